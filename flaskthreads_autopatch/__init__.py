@@ -1,0 +1,55 @@
+"""Threads inherit Flask's app context. ``flaskthreads_autopatch.install(app)`` is all there is to it.
+
+Importing this package imports neither flask nor wrapt: a name is resolved when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import typing as t
+
+if t.TYPE_CHECKING:
+    from .explicit import AppContextThread as AppContextThread
+    from .explicit import ThreadPoolWithAppContextExecutor as ThreadPoolWithAppContextExecutor
+    from .explicit import copy_current_app_context as copy_current_app_context
+    from .policy import Policy as Policy
+    from .policy import PolicyError as PolicyError
+    from .snapshot import is_inherited as is_inherited
+    from .snapshot import suppress_inheritance as suppress_inheritance
+    from .switch import disable as disable
+    from .switch import enable as enable
+    from .switch import install as install
+    from .switch import is_enabled as is_enabled
+    from .switch import status as status
+    from .switch import uninstall as uninstall
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AppContextThread": "explicit",
+    "Policy": "policy",
+    "PolicyError": "policy",
+    "ThreadPoolWithAppContextExecutor": "explicit",
+    "copy_current_app_context": "explicit",
+    "disable": "switch",
+    "enable": "switch",
+    "install": "switch",
+    "is_enabled": "switch",
+    "is_inherited": "snapshot",
+    "status": "switch",
+    "suppress_inheritance": "snapshot",
+    "uninstall": "switch",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> t.Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,87 @@
+"""The context handed over explicitly, with the patches or without: a thread, an executor, a callable."""
+
+from __future__ import annotations
+
+import threading
+import typing as t
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from . import flask_context
+from .binding import BoundTask, bind, bind_run
+from .snapshot import THREADS_INHERIT_CONTEXT, P, R, Snapshot, capture, clean_context
+from .switch import policy_or_default
+
+
+def _snapshot_or_none() -> Snapshot | None:
+    ctx = flask_context.active()
+    return None if ctx is None else capture(ctx, policy_or_default(ctx.app))
+
+
+def _snapshot(what: str) -> Snapshot:
+    snapshot = _snapshot_or_none()
+    if snapshot is None:
+        raise RuntimeError(
+            f"{what} needs an app context to inherit, and none is active here. Call it in a view or a command, or in"
+            " 'with app.app_context():'; what needs no context can use the standard library's class. (The teardown of"
+            " an inherited context is not a place to inherit from.)"
+        )
+    return snapshot
+
+
+def _start_clean(start: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    # What is started must not get the contexts by itself: a pool's worker would keep them for ever (H15).
+    return clean_context().run(start, *args, **kwargs) if THREADS_INHERIT_CONTEXT else start(*args, **kwargs)
+
+
+class AppContextThread(threading.Thread):
+    """A `threading.Thread` that runs in an app context of its own, filled from the one it was started in.
+
+    Takes what `threading.Thread` takes. The context is captured when the thread is made and, if one is active
+    there, again at ``start()``. Raises `RuntimeError` if it is made outside of an app context.
+    """
+
+    def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
+        snapshot = _snapshot("AppContextThread")
+        super().__init__(*args, **kwargs)
+        bind_run(self, snapshot, explicit=True)
+
+    def start(self) -> None:
+        """Start the thread, in the app context that is active here or else in the one it was made in."""
+        undo = None
+        if not self.ident and (snapshot := _snapshot_or_none()) is not None:
+            undo = bind_run(self, snapshot, explicit=True)
+        try:
+            _start_clean(super().start)
+        except Exception:
+            if undo is not None:
+                undo()
+            raise
+
+
+class ThreadPoolWithAppContextExecutor(ThreadPoolExecutor):
+    """A `ThreadPoolExecutor` whose tasks each run in an app context of their own.
+
+    Takes what `ThreadPoolExecutor` takes. A task inherits the app context that is active at ``submit()`` (or
+    ``map()``), else the one that was active when the executor was made, which the executor keeps for that.
+    """
+
+    def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._made_in = _snapshot_or_none()
+
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Schedule ``fn(*args, **kwargs)``. Raises `RuntimeError` if there is no app context to inherit."""
+        snapshot = _snapshot_or_none() or self._made_in or _snapshot("ThreadPoolWithAppContextExecutor.submit()")
+        task = t.cast("Callable[P, R]", BoundTask(fn, snapshot))
+        return _start_clean(super().submit, task, *args, **kwargs)
+
+
+def copy_current_app_context(fn: Callable[P, R]) -> Callable[P, R]:
+    """*fn*, to be called anywhere, any number of times, in an app context of its own filled from the one active now.
+
+    For any API that runs callables; named after Flask's ``copy_current_request_context``. An ``async def`` is run to
+    its end, as Flask runs an async view. Raises `RuntimeError` outside of an app context.
+    """
+    snapshot = _snapshot("copy_current_app_context()")
+    return bind(t.cast("Callable[P, R]", snapshot.app.ensure_sync(fn)), snapshot)

@@ -1,0 +1,229 @@
+"""Flask's contexts, seen from a thread: the only file that knows Flask's private names.
+
+Flask has two generations of contexts, told apart by feature and never by version number:
+
+* 2.2 to 3.1 keep an app context and a request context in two context variables; a context lists the
+  tokens of its pushes in ``_cv_tokens``; a dispatch reuses an active app context of the same app.
+* 3.2 has one app context, which may have request data; it counts its pushes in ``_push_count``.
+
+Everything above this file speaks of five verbs: what is *active*, what may be *lent*, *enter*, *leave*,
+and a context variable space *without Flask*.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import threading
+import typing as t
+
+import flask.globals
+from flask import Flask
+from flask.ctx import AppContext
+from flask.signals import appcontext_tearing_down
+
+_cv_app: contextvars.ContextVar[AppContext] = flask.globals._cv_app
+_HAS_REQUEST_CONTEXT = hasattr(flask.globals, "_cv_request")
+# On Flask 3.2 a variable that nobody sets.
+_cv_request: contextvars.ContextVar[t.Any] = getattr(
+    flask.globals, "_cv_request", contextvars.ContextVar("flaskthreads_autopatch.no_request_context")
+)
+
+REUSES_APP_CONTEXT = _HAS_REQUEST_CONTEXT
+"""Whether a dispatch reuses an active app context of the same app (Flask < 3.2)."""
+
+# Stands in the __dict__ of an app context that we entered: True while the user's code runs in it, False
+# while it is being entered or left, when receivers and teardown handlers run and nothing may inherit.
+_MARK = "_flaskthreads_autopatch"
+
+# What a 3.2 context is lent. `g` is its own, and so is the bookkeeping of pushes.
+_LENT = ("_request", "_session", "url_adapter", "_flashes", "_after_request_functions")
+
+Lent = t.NewType("Lent", dict[str, t.Any])
+"""The state of a request context, by value; nothing of it refers to the parent's app context."""
+
+
+def active() -> AppContext | None:
+    """The app context that is active here, or None."""
+    return _cv_app.get(None)
+
+
+def is_inherited(ctx: AppContext) -> bool:
+    """Whether we entered this app context, as a child of another one."""
+    return _MARK in ctx.__dict__
+
+
+def is_in_transition(ctx: AppContext) -> bool:
+    """Whether this is an inherited app context on its way in or out."""
+    return ctx.__dict__.get(_MARK) is False
+
+
+def open_for_use(ctx: AppContext) -> None:
+    """Ends the way in: from now on the user's code runs in this context."""
+    ctx.__dict__[_MARK] = True
+
+
+def has_foreign_request() -> bool:
+    """Whether a request context is active that an app context entered now would not cover (Flask < 3.2)."""
+    return _cv_request.get(None) is not None
+
+
+def without_flask() -> contextvars.Context:
+    """A copy of the current context variables in which no Flask context is active."""
+    context = contextvars.Context()
+    for var, value in contextvars.copy_context().items():
+        if var is not _cv_app and var is not _cv_request:
+            context.run(var.set, value)
+    return context
+
+
+def leaves_something_active(context: contextvars.Context) -> bool:
+    """Whether a Flask context is still pushed in these context variables, as by a streaming response."""
+    return context.get(_cv_app) is not None
+
+
+def active_request(ctx: AppContext) -> t.Any:
+    """The active request object, or None. Does not touch the session."""
+    if not _HAS_REQUEST_CONTEXT:
+        return t.cast(t.Any, ctx)._request
+    request_ctx = _cv_request.get(None)
+    return None if request_ctx is None else request_ctx.request
+
+
+if _HAS_REQUEST_CONTEXT:
+
+    def lendable(ctx: AppContext) -> Lent | None:
+        """The active request and session, ready to be lent; None outside a request."""
+        request_ctx = _cv_request.get(None)
+        if request_ctx is None:
+            return None
+        state = request_ctx.__dict__.copy()
+        # The tokens refer to the parent's contexts, and belong to its pushes alone.
+        state["_cv_tokens"] = type(request_ctx)
+        return Lent(state)
+
+    def enter(app: Flask, lent: Lent | None, fn: object) -> tuple[AppContext, t.Any]:
+        """Push a new app context of *app* for *fn* and lend it a request. Returns what `leave` takes."""
+        ctx = _push(app, fn)
+        if lent is None:
+            return ctx, None
+        # A tenth of the price of RequestContext.copy(), which builds a URL adapter.
+        request_ctx = object.__new__(lent["_cv_tokens"])
+        request_ctx.__dict__.update(lent)
+        token = _cv_request.set(request_ctx)
+        # Counts as pushed once already: a nested push, as by stream_with_context, must not tear down and close the
+        # parent's request when it is popped (H17), nor match its URL again (H4).
+        request_ctx._cv_tokens = [(token, None)]
+        request_ctx.match_request = _already_matched
+        return ctx, token
+
+    def leave(ctx: AppContext, token: t.Any, exc: BaseException | None, fn: object) -> None:
+        """Take the lent request back, tear the app context down, and pop it; every step, come what may."""
+        ctx.__dict__[_MARK] = False
+        if token is not None:
+            _cv_request.reset(token)
+        elif _cv_request.get(None) is not None:
+            _unwind_requests()
+        tokens: list[t.Any] = ctx._cv_tokens
+        if not tokens:
+            return  # the task has popped, and so torn down, the context itself
+        _reactivate(ctx)
+        try:
+            _tear_down(ctx.app, exc, fn)
+        finally:
+            # With a second entry in the list, pop() takes this for a nested push and leaves the teardown, which has
+            # run, alone. More than one of ours: the task has pushed this very context again.
+            tokens[:] = [None, tokens[0]]
+            _reactivate(ctx)
+            _guarded(ctx.app, fn, ctx.pop, exc)
+
+    def _tear_down(app: Flask, exc: BaseException | None, fn: object) -> None:
+        if type(app).do_teardown_appcontext is not Flask.do_teardown_appcontext:
+            # The user's own: it is called as it stands.
+            _guarded(app, fn, app.do_teardown_appcontext, exc)
+            return
+        # Flask's own stops at the first handler that raises, and leaks what the later ones would free (H9).
+        for func in reversed(app.teardown_appcontext_funcs):
+            _guarded(app, fn, _call_handler, app, func, exc)
+        # Without blinker, which Flask 2.2 does not require, a signal has no receivers at all.
+        if getattr(appcontext_tearing_down, "receivers", None):
+            _guarded(app, fn, _send_tearing_down, app, exc)
+
+    def _call_handler(app: Flask, func: t.Any, exc: BaseException | None) -> None:
+        app.ensure_sync(func)(exc)
+
+    # blinker runs async receivers through this keyword since 1.6; an earlier one would hand it to the receivers.
+    _takes_async_wrapper = "_async_wrapper" in inspect.signature(appcontext_tearing_down.send).parameters
+
+    def _send_tearing_down(app: Flask, exc: BaseException | None) -> None:
+        extra: dict[str, t.Any] = {"_async_wrapper": app.ensure_sync} if _takes_async_wrapper else {}
+        appcontext_tearing_down.send(app, exc=exc, **extra)
+
+    def _unwind_requests() -> None:
+        # Nothing was lent, and nothing was active before: what is active now, the task has forgotten (H16).
+        while (request_ctx := _cv_request.get(None)) is not None:
+            try:
+                _cv_request.reset(request_ctx._cv_tokens.pop()[0])
+            except (IndexError, ValueError, RuntimeError):
+                # Pushed in another contextvars.Context: it cannot be unset, but it can be covered.
+                _cv_request.set(None)
+
+    def _already_matched() -> None:
+        """In the place of match_request: the parent has matched this request."""
+
+else:
+
+    def lendable(ctx: AppContext) -> Lent | None:
+        """The active request and session, ready to be lent; None outside a request."""
+        state = ctx.__dict__
+        if state["_request"] is None:
+            return None
+        return Lent({name: state[name] for name in _LENT})
+
+    def enter(app: Flask, lent: Lent | None, fn: object) -> tuple[AppContext, t.Any]:
+        """Push a new app context of *app* for *fn* and lend it a request. Returns what `leave` takes."""
+        ctx = _push(app, fn)
+        if lent is not None:
+            ctx.__dict__.update(lent)
+        return ctx, None
+
+    def leave(ctx: AppContext, token: t.Any, exc: BaseException | None, fn: object) -> None:
+        """Take the lent request back, tear the app context down, and pop it; every step, come what may."""
+        state = ctx.__dict__
+        state[_MARK] = False
+        if state["_cv_token"] is None:
+            return  # the task has popped, and so torn down, the context itself
+        _reactivate(ctx)
+        state["_request"] = state["_session"] = None
+        # More than one: the task has pushed this very context again.
+        state["_push_count"] = 1
+        _guarded(ctx.app, fn, ctx.pop, exc)
+
+
+def _push(app: Flask, fn: object) -> AppContext:
+    ctx = app.app_context()
+    ctx.__dict__[_MARK] = False
+    try:
+        ctx.push()
+    except BaseException as exc:
+        # A receiver of appcontext_pushed raised, and Flask leaves the context pushed.
+        leave(ctx, None, exc, fn)
+        raise
+    return ctx
+
+
+def _reactivate(ctx: AppContext) -> None:
+    if _cv_app.get(None) is not ctx:
+        _cv_app.set(ctx)  # H16: somebody pushed a context and never popped it
+
+
+def _guarded(app: Flask, fn: object, step: t.Callable[..., object], *args: t.Any) -> None:
+    """Call one step of a teardown. What it raises must not keep the next one from running, nor be *fn*'s outcome."""
+    try:
+        step(*args)
+    except Exception:
+        app.logger.exception(
+            "Error in the teardown of the app context inherited by %s in thread %r",
+            getattr(fn, "__qualname__", fn),
+            threading.current_thread().name,
+        )

@@ -1,0 +1,165 @@
+"""What is inherited, and by whom: the options, where they come from, and the questions they answer."""
+
+from __future__ import annotations
+
+import contextvars
+import dataclasses
+import functools
+import typing as t
+import weakref
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+
+from . import catalogue
+
+PREFIX = "FLASKTHREADS_AUTOPATCH_"
+"""Before an option's name, in capitals, in Flask's config and in the environment."""
+
+KEYWORD, CONFIG, ENVIRONMENT = "keyword", "Flask config", "environment"
+_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+class PolicyError(ValueError):
+    """An option is wrong. The message names the option, its value, and what is allowed.
+
+    ``source`` says where the option was read: ``"keyword"``, ``"Flask config"`` or ``"environment"``.
+    """
+
+    def __init__(self, message: str, source: str) -> None:
+        super().__init__(message)
+        self.source = source
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """The settings for one app, or for the process.
+
+    Each is read, in this order, from a keyword of `install` or `enable`, from Flask's config
+    (``FLASKTHREADS_AUTOPATCH_SHARE``), from the environment (under the same name). Raises `PolicyError`.
+    """
+
+    share: bool = False
+    """The child works on the parent's own ``g`` instead of on a snapshot of it."""
+    request: bool = True
+    """Lend the request and the session."""
+    preload: bool = False
+    """Read the request's body before the thread starts."""
+    exclude: tuple[str, ...] = ()
+    """More entries of ``g`` that stay home: ``"name"`` or ``"module:Class"``, fnmatch patterns."""
+    ignore: tuple[str, ...] = ()
+    """More threads and callables that do not inherit: ``"module:qualname"`` or ``"module"``, fnmatch patterns."""
+    contextvars: bool = False
+    """Also carry a copy of all other context variables."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _parse(field.name, getattr(self, field.name), KEYWORD))
+
+    def why_home(self, name: str, cls: type) -> str | None:
+        """Why the entry of ``g`` called *name*, of class *cls*, stays home; None if it is inherited."""
+        if reason := catalogue.THREAD_BOUND_NAMES.get(name):
+            return reason
+        for pattern in self.exclude:
+            if ":" not in pattern and fnmatchcase(name, pattern):
+                return f"excluded by {pattern!r}"
+        return self.why_thread_bound(cls)
+
+    def why_thread_bound(self, cls: type) -> str | None:
+        """Why values of class *cls* stay home; None if they are inherited."""
+        for pattern in self.exclude:
+            if ":" in pattern and any(fnmatchcase(path, pattern) for path in _class_paths(cls)):
+                return f"excluded by {pattern!r}"
+        return _why_in_catalogue(cls)
+
+    def why_ignored(self, fn: object, args: tuple[t.Any, ...] = ()) -> str | None:
+        """Why the callable *fn*, called with *args*, does not inherit; None if it does."""
+        while isinstance(fn, functools.partial):
+            args, fn = fn.args + args, fn.func
+        if type(getattr(fn, "__self__", None)) is contextvars.Context:
+            return "carries context variables of its own"
+        module, qualname = getattr(fn, "__module__", None), getattr(fn, "__qualname__", None)
+        if not isinstance(module, str) or not isinstance(qualname, str):
+            module, qualname = type(fn).__module__, type(fn).__qualname__
+        if module == "asyncio.runners" and args and hasattr(args[0], "cr_code"):
+            # What runs is the coroutine: asgiref's own if asgiref submits it, the user's if a user does.
+            return _why_path_ignored(self.ignore, _module_of_coroutine(args[0]), args[0].__qualname__)
+        return _why_path_ignored(self.ignore, module, qualname)
+
+    def why_class_ignored(self, cls: type) -> str | None:
+        """Why threads of class *cls* do not inherit; None if they do."""
+        reasons = (_why_path_ignored(self.ignore, base.__module__, base.__qualname__) for base in cls.__mro__)
+        return next(filter(None, reasons), None)
+
+
+def resolve(keywords: Mapping[str, t.Any], config: Mapping[str, t.Any], environ: Mapping[str, str]) -> Policy:
+    """The policy that the three places make together. Raises `PolicyError`."""
+    options = _prefixed(environ, ENVIRONMENT) | _prefixed(config, CONFIG)
+    options |= {name: _parse(name, value, KEYWORD) for name, value in keywords.items()}
+    return Policy(**options)
+
+
+def _prefixed(mapping: Mapping[str, t.Any], source: str) -> dict[str, t.Any]:
+    keys = [key for key in mapping if key.startswith(PREFIX) and mapping[key] != ""]
+    return {(name := key.removeprefix(PREFIX).lower()): _parse(name, mapping[key], source, key) for key in keys}
+
+
+def _parse(name: str, value: t.Any, source: str, shown: str | None = None) -> t.Any:
+    """The value of one option as the policy holds it. A keyword is taken as it is; text is read."""
+    if name not in _DEFAULTS:
+        allowed = f"the options are {', '.join(sorted(_DEFAULTS))}"
+    elif isinstance(_DEFAULTS[name], bool):
+        if source != KEYWORD:
+            value = _WORDS.get(str(value).strip().lower(), value)
+        if isinstance(value, bool):
+            return value
+        allowed = "allowed are True and False" if source == KEYWORD else f"allowed are {' '.join(_WORDS)}"
+    else:
+        if source != KEYWORD and isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        if isinstance(value, (tuple, list, set, frozenset)) and all(isinstance(x, str) and x for x in value):
+            return tuple(value)
+        allowed = "allowed is a tuple of patterns" if source == KEYWORD else "allowed are patterns, comma separated"
+    raise PolicyError(f"{shown or name}={value!r} ({source}): {allowed}.", source)
+
+
+_DEFAULTS: dict[str, t.Any] = {field.name: field.default for field in dataclasses.fields(Policy)}
+
+# By class, weakly: a class that an app factory makes anew for every app must not stay alive for this.
+_catalogued: weakref.WeakKeyDictionary[type, str | None] = weakref.WeakKeyDictionary()
+
+
+def _why_in_catalogue(cls: type) -> str | None:
+    try:
+        return _catalogued[cls]
+    except KeyError:
+        known = (catalogue.THREAD_BOUND_TYPES.get(path) for path in _class_paths(cls))
+        reason = _catalogued[cls] = next(filter(None, known), None)
+        return reason
+
+
+def _class_paths(cls: type) -> Iterator[str]:
+    return (f"{base.__module__}:{base.__qualname__}" for base in cls.__mro__)
+
+
+@functools.lru_cache(maxsize=4096)
+def _why_path_ignored(patterns: tuple[str, ...], module: str, qualname: str) -> str | None:
+    names = [f"{module}:{outer}" for outer in _outwards(qualname)] + list(_outwards(module))
+    for name in names:
+        if reason := catalogue.IGNORED.get(name):
+            return reason
+        for pattern in patterns:
+            if fnmatchcase(name, pattern):
+                return f"ignored by {pattern!r}"
+    return None
+
+
+def _outwards(dotted: str) -> Iterator[str]:
+    """``a.b.c``, ``a.b``, ``a``"""
+    while dotted:
+        yield dotted
+        dotted = dotted.rpartition(".")[0]
+
+
+def _module_of_coroutine(coroutine: t.Any) -> str:
+    frame = coroutine.cr_frame
+    return "" if frame is None else str(frame.f_globals.get("__name__", ""))

@@ -1,0 +1,219 @@
+"""Capture and replay: the heart.
+
+`capture` is called in the parent, at ``start()`` or ``submit()``, with the app context that is active there. It takes a
+`Snapshot`: the app, the inherited entries of ``g``, the lent request and session. A snapshot is immutable and can be
+replayed any number of times, from many threads at once.
+
+`Snapshot.run` replays it around one callable, in the thread that calls it:
+
+1. a new app context of the app is pushed; receivers of ``appcontext_pushed`` run;
+2. the child's own ``g`` is filled, the request and session are lent;
+3. the callable runs;
+4. what the parent opened is hidden from the child's ``g``, the request is taken back, and the app context is torn down
+   and popped: what the child opened is closed, in the child, and nothing else.
+
+The parent's context object is neither kept nor touched.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import logging
+import sys
+import typing as t
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+from flask import Flask
+from flask.ctx import AppContext
+
+from . import flask_context
+from .catalogue import PLAIN_TYPES, THREAD_BOUND_NAMES
+from .policy import Policy
+
+P = t.ParamSpec("P")
+R = t.TypeVar("R")
+
+logger = logging.getLogger("flaskthreads_autopatch")
+
+
+def capture(ctx: AppContext, policy: Policy, *, contextvars: bool = True) -> Snapshot | None:
+    """Take a snapshot of *ctx*, the active app context, as *policy* says. ``contextvars=False`` overrides its option.
+
+    None while *ctx* is an inherited context on its way in or out: a thread that a teardown handler starts would run
+    the same handler at its own end, and so on for ever.
+    """
+    if flask_context.is_in_transition(ctx):
+        return None
+    return Snapshot(ctx, policy, contextvars and policy.contextvars)
+
+
+class Snapshot:
+    """What a thread inherits from the app context in which it was started."""
+
+    __slots__ = ("__weakref__", "_context", "_entries", "_lent", "_shared_g", "app", "stayed_home")
+
+    app: Flask
+    stayed_home: dict[str, str]
+    """The entries of ``g`` that are not inherited: name and reason."""
+
+    def __init__(self, ctx: AppContext, policy: Policy, contextvars: bool) -> None:
+        self.app = ctx.app
+        self.stayed_home = {}
+        self._shared_g = ctx.g if policy.share else None
+        self._entries = _NOTHING if policy.share else _take_g(vars(ctx.g), policy, self.stayed_home)
+        if policy.preload:
+            _read_body(flask_context.active_request(ctx))
+        self._lent = flask_context.lendable(ctx) if policy.request else None
+        self._context = clean_context() if contextvars else None
+
+    def run(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Return or raise what ``fn(*args, **kwargs)`` does, called in a new app context filled from this snapshot.
+
+        What a teardown handler or a signal receiver raises at the end is logged on ``app.logger``; what a receiver of
+        ``appcontext_pushed`` raises is raised here before *fn* is called, as it is in ``with app.app_context()``.
+        """
+        try:
+            if self._context is not None:
+                # A copy: a Context can be entered once at a time.
+                return self._context.copy().run(self._replay, fn, args, kwargs)
+            if flask_context.has_foreign_request():
+                return clean_context().run(self._replay, fn, args, kwargs)
+            return self._replay(fn, args, kwargs)
+        finally:
+            # The traceback of an exception that is kept, as a future keeps it, keeps this frame and its variables.
+            del self, fn, args, kwargs
+
+    def _replay(self, fn: Callable[..., R], args: tuple[t.Any, ...], kwargs: dict[str, t.Any]) -> R:
+        ctx: t.Any = None
+        token = error = own_g = None
+        entries = self._entries
+        try:
+            ctx, token = flask_context.enter(self.app, self._lent, fn)
+            own_g = ctx.g
+            try:
+                if self._shared_g is not None:
+                    ctx.g = self._shared_g
+                elif own := vars(own_g):
+                    entries = entries.without(own)
+                entries.fill(vars(ctx.g))
+                flask_context.open_for_use(ctx)
+                return fn(*args, **kwargs)
+            except BaseException as exc:
+                error = exc
+                raise
+            finally:
+                ctx.g = own_g
+                entries.hide(vars(own_g))
+                flask_context.leave(ctx, token, error, fn)
+        finally:
+            del self, fn, args, kwargs, ctx, token, error, own_g, entries
+
+
+class _Entries(t.NamedTuple):
+    """Entries of ``g``, or attributes of a namespace on it, by reference."""
+
+    values: dict[str, t.Any]
+    openable: dict[str, t.Any]
+    """Those of the values that a teardown handler could close: all but the plain immutable ones."""
+    namespaces: dict[str, _Entries]
+
+    def without(self, names: t.Container[str]) -> _Entries:
+        parts = ({k: v for k, v in part.items() if k not in names} for part in self)
+        return _Entries(*parts)
+
+    def fill(self, target: dict[str, t.Any]) -> None:
+        target.update(self.values)
+        for name, attributes in self.namespaces.items():
+            target[name] = SimpleNamespace(**attributes.values)
+
+    def hide(self, target: dict[str, t.Any]) -> None:
+        for name, value in self.openable.items():
+            if target.get(name) is value:
+                del target[name]
+        for name, attributes in self.namespaces.items():
+            if type(namespace := target.get(name)) is SimpleNamespace:
+                attributes.hide(vars(namespace))
+
+
+_NOTHING = _Entries({}, {}, {})
+
+
+def _take_g(source: dict[str, t.Any], policy: Policy, stayed_home: dict[str, str]) -> _Entries:
+    values = source.copy()
+    openable: dict[str, t.Any] = {}
+    namespaces: dict[str, _Entries] = {}
+    for name, value in source.copy().items():
+        cls = type(value)
+        if cls in PLAIN_TYPES and name not in THREAD_BOUND_NAMES and not policy.exclude:
+            continue
+        if reason := policy.why_home(name, cls):
+            del values[name]
+            stayed_home[name] = reason
+            _say_once(name, reason)
+        elif cls is SimpleNamespace:
+            # Extensions keep their state on g in one of these, and change it: each child has its own (H8).
+            del values[name]
+            namespaces[name] = _take_attributes(vars(value), policy)
+        elif cls not in PLAIN_TYPES:
+            openable[name] = value
+    return _Entries(values, openable, namespaces)
+
+
+def _take_attributes(source: dict[str, t.Any], policy: Policy) -> _Entries:
+    values = {k: v for k, v in source.copy().items() if not policy.why_thread_bound(type(v))}
+    return _Entries(values, {k: v for k, v in values.items() if type(v) not in PLAIN_TYPES}, {})
+
+
+@functools.lru_cache(maxsize=1024)
+def _say_once(name: str, reason: str) -> None:
+    logger.debug("g.%s stays home and is not inherited by threads: %s.", name, reason)
+
+
+def _read_body(request: t.Any) -> None:
+    if request is None:
+        return
+    try:
+        request.get_data(parse_form_data=True)
+    except Exception:
+        logger.warning("preload: reading the body of %r failed; the thread starts without it.", request, exc_info=True)
+
+
+def is_inherited() -> bool:
+    """Whether the app context that is active here is an inherited one; False where none is active."""
+    ctx = flask_context.active()
+    return ctx is not None and flask_context.is_inherited(ctx)
+
+
+_suppressed: contextvars.ContextVar[bool] = contextvars.ContextVar("flaskthreads_autopatch.suppressed", default=False)
+
+
+@contextmanager
+def suppress_inheritance() -> Iterator[None]:
+    """What is started inside does not inherit: threads, timers, tasks, callbacks. Context manager and decorator.
+
+    Holds for the code that runs inside, in this thread or asyncio task, and not for `AppContextThread`,
+    `ThreadPoolWithAppContextExecutor` and `copy_current_app_context`, which are explicit.
+    """
+    token = _suppressed.set(True)
+    try:
+        yield
+    finally:
+        _suppressed.reset(token)
+
+
+is_suppressed = _suppressed.get
+
+
+THREADS_INHERIT_CONTEXT = bool(getattr(sys.flags, "thread_inherit_context", False))
+"""Whether a thread starts with its starter's context variables: on free-threaded builds since 3.14, and with
+``-X thread_inherit_context=1``."""
+
+
+def clean_context() -> contextvars.Context:
+    """A copy of the current context variables, without Flask's contexts and without `suppress_inheritance`."""
+    context = flask_context.without_flask()
+    context.run(_suppressed.set, False)
+    return context
