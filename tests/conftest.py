@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+import typing as t
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 
 import pytest
 import wrapt
@@ -10,6 +13,8 @@ from flask import Flask
 
 import flaskthreads_autopatch
 from flaskthreads_autopatch import flask_context, patches
+
+T = t.TypeVar("T")
 
 
 def attributes() -> dict[str, object]:
@@ -47,3 +52,19 @@ def installed(app: Flask) -> Flask:
     """The same app, installed."""
     flaskthreads_autopatch.install(app)
     return app
+
+
+def in_thread(fn: Callable[..., T], *args: object) -> T:
+    """What *fn* returns or raises in a plain `threading.Thread` that is started here and waited for."""
+    outcome: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(fn(*args))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(30)
+    return outcome.result(0)

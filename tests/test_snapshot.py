@@ -1,0 +1,820 @@
+"""The contract (DESIGN 3) seen from a plain thread, and the hazards that capture and replay guard against."""
+
+from __future__ import annotations
+
+import gc
+import io
+import logging
+import sqlite3
+import threading
+import time
+import typing as t
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import flask
+import pytest
+from flask import Flask, appcontext_popped, appcontext_pushed, appcontext_tearing_down, g, request, session
+from flask.globals import app_ctx
+
+from flaskthreads_autopatch import Policy, install, is_inherited, suppress_inheritance
+from flaskthreads_autopatch import flask_context as fc
+from flaskthreads_autopatch.snapshot import Snapshot, capture
+
+from .conftest import in_thread
+
+
+class Resource:
+    """Something that is opened in one place and closed in another, as a connection is."""
+
+    def __init__(self) -> None:
+        self.opened_in = threading.get_ident()
+        self.closed_in: list[int] = []
+
+    def close(self) -> None:
+        self.closed_in.append(threading.get_ident())
+
+
+def snapshot_here(**policy: t.Any) -> Snapshot:
+    ctx = fc.active()
+    assert ctx is not None
+    snapshot = capture(ctx, Policy(**policy))
+    assert snapshot is not None
+    return snapshot
+
+
+# 3.1 Own context
+
+
+def test_child_has_an_app_context_of_its_own(installed: Flask) -> None:
+    with installed.app_context() as parent:
+        g.user = "alice"
+        child, user, app = in_thread(lambda: (app_ctx._get_current_object(), g.user, flask.current_app.name))
+        assert (user, app) == ("alice", installed.name)
+        assert child is not parent
+        assert app_ctx._get_current_object() is parent
+
+
+def test_h1_overlapping_threads_each_pop_their_own_context(installed: Flask) -> None:
+    all_in = threading.Barrier(4)
+
+    def work(number: int) -> tuple[int, str]:
+        g.number = number
+        all_in.wait(30)  # every context is pushed before the first is popped
+        return g.number, g.user
+
+    with installed.app_context(), ThreadPoolExecutor(4) as pool:
+        g.user = "alice"
+        futures = [pool.submit(work, number) for number in range(4)]
+        assert [future.result(30) for future in futures] == [(number, "alice") for number in range(4)]
+        assert "number" not in g
+
+
+def test_h2_the_next_request_on_the_same_thread_starts_clean(installed: Flask) -> None:
+    @installed.get("/<user>")
+    def view(user: str) -> str:
+        seen = g.get("user", "nobody")
+        g.user = user
+        in_thread(lambda: g.user)
+        return t.cast(str, seen)
+
+    client = installed.test_client()
+    assert [client.get(f"/{user}").text for user in ("alice", "bob")] == ["nobody", "nobody"]
+    assert fc.active() is None
+
+
+# 3.2 g is a snapshot
+
+
+def test_g_is_taken_at_start_and_writes_stay_in_the_child(installed: Flask) -> None:
+    go_on = threading.Event()
+    seen: list[object] = []
+
+    def work() -> None:
+        go_on.wait(30)
+        seen.append((g.name, "late" in g))
+        g.name = "child"
+        g.mine = True
+
+    with installed.app_context():
+        g.name = "parent"
+        thread = threading.Thread(target=work)
+        g.name = "parent at start"
+        thread.start()
+        g.name, g.late = "parent after start", True
+        go_on.set()
+        thread.join(30)
+        assert seen == [("parent at start", False)]
+        assert (g.name, "mine" in g) == ("parent after start", False)
+
+
+def test_entries_are_inherited_by_reference(installed: Flask) -> None:
+    with installed.app_context():
+        g.items = []
+        in_thread(lambda: g.items.append("from the child"))
+        assert g.items == ["from the child"]
+
+
+def test_h8_a_namespace_on_g_is_copied_one_level(installed: Flask) -> None:
+    def force_locale() -> str:
+        before = g._babel.locale
+        g._babel.locale = "de"
+        g._babel.cache["x"] = 1
+        return t.cast(str, before)
+
+    with installed.app_context():
+        g._babel = SimpleNamespace(locale="en", cache={})
+        assert in_thread(force_locale) == "en"
+        assert g._babel.locale == "en"
+        assert g._babel.cache == {"x": 1}  # one level: its attributes are inherited by reference
+
+
+def test_h8_a_namespace_is_hidden_attribute_by_attribute(installed: Flask) -> None:
+    parents, childs = Resource(), Resource()
+
+    @installed.teardown_appcontext
+    def close(exc: BaseException | None) -> None:
+        if is_inherited():
+            for value in list(vars(g._state).values()):
+                if isinstance(value, Resource):
+                    value.close()
+            seen.append(sorted(vars(g._state)))
+
+    def work() -> None:
+        assert g._state.parents is parents
+        g._state.childs = childs
+
+    seen: list[list[str]] = []
+    with installed.app_context():
+        g._state = SimpleNamespace(parents=parents, name="plain")
+        in_thread(work)
+        assert vars(g._state) == {"parents": parents, "name": "plain"}
+    assert seen == [["childs", "name"]]
+    assert (len(parents.closed_in), len(childs.closed_in)) == (0, 1)
+
+
+def test_a_pushed_receivers_entry_wins_and_is_torn_down(installed: Flask) -> None:
+    shared = Resource()
+    torn_down: list[list[str]] = []
+
+    def prepare(sender: Flask) -> None:
+        g.tenant = "from the receiver"
+        g.shared = shared
+
+    @installed.teardown_appcontext
+    def note(exc: BaseException | None) -> None:
+        torn_down.append(sorted(g))
+
+    with appcontext_pushed.connected_to(prepare, installed), installed.app_context():
+        g.tenant = "from the parent"
+        g.other = Resource()
+        assert in_thread(lambda: (g.tenant, "other" in g)) == ("from the receiver", True)
+    # What the receiver put on the child's g is the child's, even where it is the very object that the parent has.
+    assert torn_down == [["shared", "tenant"], ["other", "shared", "tenant"]]
+
+
+def test_share_gives_the_parents_own_g(app: Flask) -> None:
+    install(app, share=True)
+    seen_by_teardown: list[tuple[bool, list[str]]] = []
+
+    @app.teardown_appcontext
+    def note(exc: BaseException | None) -> None:
+        seen_by_teardown.append((is_inherited(), sorted(g)))
+
+    def work() -> bool:
+        g.by_child = Resource()
+        return g._get_current_object() is parent
+
+    with app.app_context():
+        parent = g._get_current_object()
+        g.by_parent = Resource()
+        assert in_thread(work)
+        assert "by_child" in g
+    assert seen_by_teardown == [(True, []), (False, ["by_child", "by_parent"])]
+
+
+# 3.3 Thread-bound values stay home
+
+
+def test_h7_a_sqlite_connection_stays_home_and_the_child_opens_its_own(installed: Flask) -> None:
+    def get_db() -> sqlite3.Connection:
+        if "db" not in g:
+            g.db = sqlite3.connect(":memory:")
+        return t.cast(sqlite3.Connection, g.db)
+
+    closed: list[int] = []
+
+    @installed.teardown_appcontext
+    def close_db(exc: BaseException | None) -> None:
+        if (db := g.pop("db", None)) is not None:
+            db.close()  # sqlite3 raises if this is another thread's
+            closed.append(threading.get_ident())
+
+    with installed.app_context():
+        mine = get_db()
+        mine.execute("create table here (x)")
+        other, ident = in_thread(lambda: (get_db(), threading.get_ident()))
+        assert other is not mine
+        assert closed == [ident]
+        assert mine.execute("select count(*) from here").fetchone() == (0,)
+    assert closed == [ident, threading.get_ident()]
+
+
+def test_thread_bound_values_stay_home_inside_a_namespace_too(installed: Flask) -> None:
+    with installed.app_context():
+        db = sqlite3.connect(":memory:")
+        g.state = SimpleNamespace(db=db, name="x")
+        assert in_thread(lambda: vars(g.state)) == {"name": "x"}
+        db.close()
+
+
+def test_flask_logins_user_stays_home_by_name(installed: Flask) -> None:
+    with installed.app_context():
+        g._login_user = "an ORM object of the parent's session"
+        assert in_thread(lambda: "_login_user" in g) is False
+
+
+def test_excluded_entries_stay_home(app: Flask) -> None:
+    install(app, exclude=("secret_*", "tests.test_snapshot:Res*"))
+    with app.app_context():
+        g.secret_key, g.resource, g.state = "x", Resource(), SimpleNamespace(resource=Resource(), a=1)
+        g.user = "alice"
+        assert in_thread(lambda: (sorted(g), vars(g.state))) == (["state", "user"], {"a": 1})
+
+
+def test_what_stays_home_is_said_once_at_debug_level(installed: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "flaskthreads_autopatch")
+    with installed.app_context():
+        g.db_for_this_test = sqlite3.connect(":memory:")
+        for _ in range(3):
+            assert "db_for_this_test" in snapshot_here().stayed_home
+        g.db_for_this_test.close()
+    (message,) = [record.getMessage() for record in caplog.records if "db_for_this_test" in record.getMessage()]
+    assert "sqlite3 refuses a connection outside the thread that opened it" in message
+
+
+# 3.4 The request is lent
+
+
+def test_the_childs_view_of_the_request(installed: Flask) -> None:
+    @installed.get("/user/<name>")
+    def view(name: str) -> str:
+        session["cart"] = name
+
+        def work() -> tuple[object, ...]:
+            flask.flash("from the child")
+            session["by"] = "child"
+            return request.path, request.args["q"], session["cart"], flask.url_for("view", name="x"), request.endpoint
+
+        seen = in_thread(work)
+        assert request.view_args == {"name": name}
+        return repr((seen, flask.get_flashed_messages(), session["by"]))
+
+    client = installed.test_client()
+    expected = (("/user/bob", "1", "bob", "/user/x", "view"), ["from the child"], "child")
+    assert client.get("/user/bob?q=1").text == repr(expected)
+    with client.session_transaction() as saved:  # written before the response was sent, saved with it
+        assert saved["by"] == "child"
+
+
+def test_without_a_request_nothing_is_lent(installed: Flask) -> None:
+    with installed.app_context():
+        assert in_thread(flask.has_request_context) is False
+
+
+def test_request_false_lends_nothing(app: Flask) -> None:
+    install(app, request=False)
+    with app.test_request_context("/"):
+        g.user = "alice"
+        assert in_thread(lambda: (flask.has_request_context(), g.user)) == (False, "alice")
+        with pytest.raises(RuntimeError, match="request context"):
+            in_thread(lambda: request.path)
+
+
+def test_h3_the_child_never_closes_or_tears_down_the_request(installed: Flask) -> None:
+    torn_down: list[int] = []
+    opened: list[int] = []
+
+    class Interface(type(installed.session_interface)):  # type: ignore[misc]
+        def open_session(self, *args: object) -> object:
+            opened.append(threading.get_ident())
+            return super().open_session(*args)
+
+    installed.session_interface = Interface()
+
+    @installed.teardown_request
+    def note(exc: BaseException | None) -> None:
+        torn_down.append(threading.get_ident())
+
+    @installed.post("/")
+    def view() -> str:
+        upload = request.files["upload"]
+        in_thread(lambda: session.get("x"))
+        assert torn_down == []
+        return upload.read().decode()  # ValueError: I/O operation on closed file
+
+    data = {"upload": (io.BytesIO(b"content"), "name")}
+    assert installed.test_client().post("/", data=data).text == "content"
+    assert torn_down == opened == [threading.get_ident()]
+
+
+def test_h4_view_args_stay_as_the_view_left_them(installed: Flask) -> None:
+    @installed.get("/<name>")
+    def view(name: str) -> str:
+        assert request.view_args is not None
+        request.view_args["name"] = "changed"
+        in_thread(lambda: None)
+        in_thread(lambda: list(flask.stream_with_context(iter("x"))))
+        return t.cast(str, request.view_args["name"])
+
+    assert installed.test_client().get("/original").text == "changed"
+
+
+def test_h17_stream_with_context_in_a_thread_leaves_the_parents_request_open(installed: Flask) -> None:
+    torn_down: list[int] = []
+
+    @installed.teardown_request
+    def note(exc: BaseException | None) -> None:
+        torn_down.append(threading.get_ident())
+
+    @installed.post("/")
+    def view() -> str:
+        def read() -> list[str]:
+            return list(flask.stream_with_context(part for part in [request.path, "x"]))
+
+        assert in_thread(read) == ["/", "x"]
+        assert torn_down == []
+        return request.files["upload"].read().decode()
+
+    assert installed.test_client().post("/", data={"upload": (io.BytesIO(b"yyy"), "n")}).text == "yyy"
+    assert torn_down == [threading.get_ident()]
+
+
+def test_h23_reading_the_session_in_a_thread_alone_keeps_vary_cookie(installed: Flask) -> None:
+    installed.add_url_rule("/set", "set", lambda: session.update(user="alice") or "")
+    installed.add_url_rule("/page", "page", lambda: in_thread(lambda: session["user"]))
+    client = installed.test_client()
+    client.get("/set")
+    response = client.get("/page")
+    assert response.text == "alice"
+    assert response.headers["Vary"] == "Cookie"
+
+
+def test_starting_a_thread_alone_does_not_mark_the_session(installed: Flask) -> None:
+    installed.add_url_rule("/", view_func=lambda: in_thread(lambda: "plain"))
+    assert "Vary" not in installed.test_client().get("/").headers
+
+
+def test_h19_preload_reads_the_body_before_the_thread_starts(app: Flask) -> None:
+    install(app, preload=True)
+    answered = threading.Event()
+    bodies: list[object] = []
+
+    @app.post("/")
+    def view() -> str:
+        def work() -> None:
+            answered.wait(30)
+            bodies.append(request.get_json(silent=True) or request.form.to_dict() or request.get_data())
+
+        threads.append(threading.Thread(target=work))
+        threads[-1].start()
+        return ""
+
+    threads: list[threading.Thread] = []
+    client = app.test_client()
+    for arguments in ({"json": {"a": 1}}, {"data": {"b": "2"}}, {"data": b"raw"}):
+        client.post("/", **arguments).close()
+    answered.set()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(bodies, key=repr) == [b"raw", {"a": 1}, {"b": "2"}]
+
+
+def test_h19_several_threads_read_one_preloaded_body(app: Flask) -> None:
+    install(app, preload=True)
+
+    @app.post("/")
+    def view() -> str:
+        with ThreadPoolExecutor(8) as pool:
+            bodies = [future.result(30) for future in [pool.submit(request.get_data) for _ in range(8)]]
+        return str({len(body) for body in bodies})
+
+    assert app.test_client().post("/", data=b"x" * 1_000_000).text == "{1000000}"
+
+
+def test_a_body_that_cannot_be_preloaded_is_said_and_the_thread_runs(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.config["MAX_CONTENT_LENGTH"] = 10
+    install(app, preload=True)
+    app.add_url_rule("/", view_func=lambda: in_thread(lambda: request.path), methods=["POST"])
+    assert app.test_client().post("/", data=b"x" * 100).text == "/"
+    assert "preload: reading the body" in caplog.text
+
+
+# 3.5 Teardown runs in the child, on what the child opened
+
+
+def test_h5_teardown_never_closes_what_the_parent_opened(installed: Flask) -> None:
+    @installed.teardown_appcontext
+    def close(exc: BaseException | None) -> None:
+        if (resource := g.pop("resource", None)) is not None:
+            resource.close()
+
+    with installed.app_context():
+        g.resource = parents = Resource()
+
+        def work() -> Resource:
+            assert g.resource is parents
+            return parents
+
+        in_thread(work)
+        assert parents.closed_in == []
+        assert g.resource is parents
+    assert parents.closed_in == [threading.get_ident()]
+
+
+def test_what_the_child_opened_is_closed_in_the_child(installed: Flask) -> None:
+    @installed.teardown_appcontext
+    def close(exc: BaseException | None) -> None:
+        if (resource := g.pop("resource", None)) is not None:
+            resource.close()
+
+    def replace() -> Resource:
+        g.resource = Resource()
+        return t.cast(Resource, g.resource)
+
+    with installed.app_context():
+        g.resource = parents = Resource()
+        childs = in_thread(replace)
+        assert childs.closed_in == [childs.opened_in] != [threading.get_ident()]
+        assert parents.closed_in == []
+
+
+def test_teardown_sees_the_parents_plain_values(installed: Flask) -> None:
+    seen: list[object] = []
+
+    @installed.teardown_appcontext
+    def log(exc: BaseException | None) -> None:
+        seen.append((g.request_id, "tags" in g))
+
+    with installed.app_context():
+        g.request_id, g.tags = "r-1", ["mutable"]
+        in_thread(lambda: None)
+        assert seen == [("r-1", False)]
+
+
+def test_h6_every_context_is_torn_down_and_signals_fire_once(installed: Flask) -> None:
+    fired: list[tuple[str, bool]] = []
+
+    def note(name: str) -> t.Callable[..., None]:
+        return lambda sender, **kwargs: fired.append((name, is_inherited()))
+
+    installed.teardown_appcontext(lambda exc: fired.append(("handler", is_inherited())))
+    receivers = [
+        (appcontext_pushed, note("pushed")),
+        (appcontext_tearing_down, note("tearing_down")),
+        (appcontext_popped, note("popped")),
+    ]
+    for signal, receiver in receivers:
+        signal.connect(receiver, installed)
+    with installed.app_context():
+        fired.clear()
+        in_thread(lambda: None)
+        in_one_thread = fired.copy()
+    assert in_one_thread == [("pushed", True), ("handler", True), ("tearing_down", True), ("popped", False)]
+
+
+def test_h9_every_teardown_handler_runs_even_if_one_raises(installed: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    ran: list[str] = []
+
+    @installed.teardown_appcontext
+    def first_registered_runs_last(exc: BaseException | None) -> None:
+        ran.append("last")
+
+    @installed.teardown_appcontext
+    def raises(exc: BaseException | None) -> None:
+        if is_inherited():
+            ran.append("raises")
+            raise ValueError("in teardown")
+
+    def on_signal(sender: Flask, exc: BaseException | None = None) -> None:
+        ran.append("signal")
+
+    with installed.app_context(), appcontext_tearing_down.connected_to(on_signal, installed):
+        assert in_thread(lambda: "result") == "result"  # H10
+        assert ran == ["raises", "last", "signal"]
+    (record,) = [record for record in caplog.records if record.name == installed.logger.name]
+    assert record.exc_info is not None
+    assert "in_thread" in record.getMessage() or "Thread" in record.getMessage()
+
+
+def test_h9_a_do_teardown_appcontext_of_the_users_own_is_called() -> None:
+    called: list[bool] = []
+
+    class App(Flask):
+        def do_teardown_appcontext(self, *args: t.Any, **kwargs: t.Any) -> None:
+            called.append(is_inherited())
+            super().do_teardown_appcontext(*args, **kwargs)
+
+    app = App("own")
+    install(app)
+    with app.app_context():
+        in_thread(lambda: None)
+        assert called == [True]
+
+
+@pytest.mark.parametrize("signal", [appcontext_tearing_down, appcontext_popped], ids=lambda signal: signal.name)
+def test_h10_an_error_in_a_receiver_at_the_end_is_logged(
+    installed: Flask, caplog: pytest.LogCaptureFixture, signal: t.Any
+) -> None:
+    main_thread = threading.get_ident()
+
+    def receiver(sender: Flask, **kwargs: object) -> None:
+        if threading.get_ident() != main_thread:
+            raise ValueError("in a receiver")
+
+    with installed.app_context(), signal.connected_to(receiver, installed), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: "result").result(30) == "result"
+        with pytest.raises(KeyError):
+            pool.submit(lambda: {}["task"]).result(30)
+    assert caplog.text.count("ValueError: in a receiver") == 2
+
+
+def test_h10_a_teardown_error_never_kills_a_pools_worker(installed: Flask) -> None:
+    @installed.teardown_appcontext
+    def raises(exc: BaseException | None) -> None:
+        if is_inherited():
+            raise ValueError("in teardown")
+
+    with installed.app_context(), ThreadPoolExecutor(1) as pool:
+        idents = {pool.submit(threading.get_ident).result(30) for _ in range(5)}
+        assert len(idents) == 1
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_the_tasks_exception_is_raised_and_handed_to_the_handlers(installed: Flask, error: type[BaseException]) -> None:
+    handed: list[BaseException | None] = []
+    installed.teardown_appcontext(handed.append)
+
+    def work() -> None:
+        raise error("from the task")
+
+    with installed.app_context(), ThreadPoolExecutor(1) as pool:
+        with pytest.raises(error, match="from the task"):
+            pool.submit(work).result(30)
+        assert [type(exc) for exc in handed] == [error]
+        with suppress_inheritance():
+            assert pool.submit(flask.has_app_context).result(30) is False
+
+
+def test_an_error_in_a_pushed_receiver_is_raised_and_nothing_stays_pushed(installed: Flask) -> None:
+    main_thread = threading.get_ident()
+    ran: list[str] = []
+    torn_down: list[str] = []
+    installed.teardown_appcontext(lambda exc: torn_down.append(type(exc).__name__))
+
+    def receiver(sender: Flask) -> None:
+        if threading.get_ident() != main_thread:
+            raise ValueError("in a receiver")
+
+    with installed.app_context(), ThreadPoolExecutor(1) as pool:
+        with appcontext_pushed.connected_to(receiver, installed):
+            future = pool.submit(ran.append, "task")
+            with pytest.raises(ValueError, match="in a receiver"):
+                future.result(30)
+        with suppress_inheritance():
+            assert pool.submit(flask.has_app_context).result(30) is False
+        assert ran == []
+        assert torn_down == ["ValueError"]
+
+
+# H11: endless threads
+
+
+def test_h11_a_teardown_handler_that_starts_a_thread_does_not_start_them_for_ever(installed: Flask) -> None:
+    started: list[bool] = []
+
+    @installed.teardown_appcontext
+    def start_a_thread(exc: BaseException | None) -> None:
+        started.append(is_inherited())
+        assert len(started) < 10
+        in_thread(lambda: None)
+
+    with installed.app_context():
+        in_thread(lambda: None)
+    # The parent's own teardown starts one that inherits, and no more.
+    assert started == [True, False, True]
+
+
+def test_h11_a_pushed_receiver_that_starts_a_thread_does_not_start_them_for_ever(installed: Flask) -> None:
+    started: list[bool] = []
+
+    def start_a_thread(sender: Flask) -> None:
+        started.append(is_inherited())
+        assert len(started) < 10
+        in_thread(lambda: None)
+
+    with appcontext_pushed.connected_to(start_a_thread, installed), installed.app_context():
+        assert started == [False, True]
+
+
+def test_h11_async_teardown_handlers(installed: Flask) -> None:
+    pytest.importorskip("asgiref")
+    ran: list[bool] = []
+
+    @installed.teardown_appcontext
+    async def handler(exc: BaseException | None) -> None:
+        ran.append(is_inherited())
+        assert len(ran) < 10
+
+    with installed.app_context():
+        in_thread(lambda: None)
+        assert ran == [True]
+
+
+# 3.6 Nothing is left behind
+
+
+def test_h16_a_context_the_task_forgot_to_pop_does_not_stay(installed: Flask) -> None:
+    other = Flask("other")
+    torn_down: list[str] = []
+    installed.teardown_appcontext(lambda exc: torn_down.append(g.get("user", "nobody")))
+
+    def forget(push: t.Callable[[], object]) -> None:
+        g.user = "child"
+        push()
+
+    def left() -> tuple[bool, bool]:
+        return flask.has_app_context(), flask.has_request_context()
+
+    forgotten = [
+        lambda: other.app_context().push(),
+        lambda: other.test_request_context("/").push(),
+        lambda: installed.test_request_context("/").push(),
+        lambda: app_ctx.push(),
+    ]
+    with ThreadPoolExecutor(1) as pool:
+        for context in (installed.app_context(), installed.test_request_context("/")):
+            for push in forgotten:
+                with context:
+                    torn_down.clear()
+                    pool.submit(forget, push).result(30)
+                    assert torn_down[-1] == "child"
+                assert pool.submit(left).result(30) == (False, False)
+
+
+def test_h16_a_context_that_the_task_popped_itself_is_not_popped_twice(
+    installed: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    torn_down: list[bool] = []
+    installed.teardown_appcontext(lambda exc: torn_down.append(True))
+    with ThreadPoolExecutor(1) as pool:
+        with installed.app_context():
+            pool.submit(lambda: app_ctx.pop()).result(30)
+            assert torn_down == [True]
+        assert pool.submit(flask.has_app_context).result(30) is False
+    assert caplog.records == []
+
+
+class Weak:
+    """Can be referred to weakly, and is not plain."""
+
+
+def collectable(*refs: weakref.ref[t.Any]) -> bool:
+    """Whether all are dead; a pool's worker may need a moment to drop its work item."""
+    end = time.monotonic() + 30
+    while any(ref() is not None for ref in refs) and time.monotonic() < end:
+        gc.collect()
+        time.sleep(0.01)
+    return all(ref() is None for ref in refs)
+
+
+def fails() -> None:
+    raise ValueError(g.entry)
+
+
+@pytest.mark.parametrize("work", [lambda: None, fails], ids=["returns", "raises"])
+@pytest.mark.parametrize("share", [False, True])
+def test_a_finished_thread_a_kept_future_and_a_living_worker_hold_nothing(
+    app: Flask, work: t.Callable[[], None], share: bool
+) -> None:
+    install(app, share=share)
+    with ThreadPoolExecutor(1) as pool:
+        thread = threading.Thread(target=lambda: pool.submit(lambda: None).result(30))
+        future, refs = start_in_a_request(app, pool, thread, work)
+        assert future.done()
+        assert not thread.is_alive()
+        assert collectable(*refs)
+
+
+def start_in_a_request(
+    app: Flask, pool: ThreadPoolExecutor, thread: threading.Thread, work: t.Callable[[], None]
+) -> tuple[t.Any, list[weakref.ref[t.Any]]]:
+    with app.test_request_context("/"):
+        g.entry = Weak()
+        g.name = "plain"
+        refs: list[weakref.ref[t.Any]] = [weakref.ref(g.entry), weakref.ref(app_ctx._get_current_object())]
+        refs.append(weakref.ref(request._get_current_object()))
+        thread.start()
+        thread.join(30)
+        future = pool.submit(work)
+        future.add_done_callback(lambda future: g.get("entry"))
+        if error := future.exception(30):
+            error.args = ()
+        pool.submit(lambda: None).result(30)
+    return future, refs
+
+
+# 3.8 and the rest
+
+
+def test_no_context_no_change(installed: Flask) -> None:
+    assert in_thread(flask.has_app_context) is False
+
+
+def test_an_app_that_is_not_installed_is_left_alone(installed: Flask) -> None:
+    with Flask("other").app_context():
+        assert in_thread(flask.has_app_context) is False
+
+
+def test_is_inherited(installed: Flask) -> None:
+    assert is_inherited() is False
+    with installed.app_context():
+        assert is_inherited() is False
+        assert in_thread(is_inherited) is True
+
+        def own() -> bool:
+            with installed.app_context():
+                return is_inherited()
+
+        assert in_thread(own) is False
+
+
+def test_suppress_inheritance(installed: Flask) -> None:
+    with installed.app_context(), ThreadPoolExecutor(1) as pool:
+        with suppress_inheritance():
+            assert in_thread(flask.has_app_context) is False
+            assert pool.submit(flask.has_app_context).result(30) is False
+            created = threading.Thread(target=lambda: seen.append(flask.has_app_context()))
+        assert in_thread(flask.has_app_context) is True
+        assert suppress_inheritance()(in_thread)(flask.has_app_context) is False
+
+        seen: list[bool] = []
+        created_inside = threading.Thread(target=lambda: seen.append(flask.has_app_context()))
+        with suppress_inheritance():  # what is started inside does not inherit, wherever it was made
+            created_inside.start()
+        created_inside.join(30)
+        created.start()
+        created.join(30)
+        assert seen == [False, True]
+
+
+def test_a_snapshot_is_replayed_any_number_of_times_at_once(installed: Flask) -> None:
+    all_in = threading.Barrier(8)
+
+    def work() -> str:
+        all_in.wait(30)
+        g.mine = threading.get_ident()
+        all_in.wait(30)
+        assert g.mine == threading.get_ident()
+        return f"{g.user} {request.path}"
+
+    with installed.test_request_context("/path"):
+        g.user = "alice"
+        snapshot = snapshot_here()
+    with ThreadPoolExecutor(8) as pool:
+        futures = [pool.submit(snapshot.run, work) for _ in range(8)]
+        assert {future.result(30) for future in futures} == {"alice /path"}
+
+
+def test_a_replay_inside_somebody_elses_request_does_not_show_it(installed: Flask) -> None:
+    with installed.app_context():
+        g.user = "nobody's"
+        snapshot = snapshot_here()
+    with installed.test_request_context("/bobs"):
+        g.user = "bob"
+        assert snapshot.run(lambda: (g.user, flask.has_request_context())) == ("nobody's", False)
+        assert (g.user, request.path) == ("bob", "/bobs")
+
+
+def test_contextvars_option_carries_the_other_context_variables(app: Flask) -> None:
+    import contextvars
+
+    var: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="unset")
+    install(app, contextvars=True)
+    with app.app_context(), ThreadPoolExecutor(1) as pool:
+        token = var.set("parent")
+
+        def work() -> tuple[str, bool]:
+            before = var.get()
+            var.set("child")
+            return before, is_inherited()
+
+        assert pool.submit(work).result(30) == ("parent", True)
+        assert pool.submit(work).result(30) == ("parent", True)
+        assert var.get() == "parent"
+        var.reset(token)
+        with suppress_inheritance():
+            assert pool.submit(var.get).result(30) == "unset"
