@@ -1,0 +1,645 @@
+"""The patch points, and the hazards of who inherits and who does not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import http.server
+import multiprocessing
+import socketserver
+import sys
+import threading
+import typing as t
+import urllib.request
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
+
+import flask
+import pytest
+import werkzeug.serving
+from flask import Flask, g, request
+
+from flaskthreads_autopatch import disable, enable, install, is_inherited, suppress_inheritance
+from flaskthreads_autopatch import flask_context as fc
+
+from .conftest import in_thread
+
+
+def user() -> str:
+    """What a thread or task sees."""
+    return t.cast(str, g.user) if flask.has_app_context() else "no context"
+
+
+class Seen(list[str]):
+    def note(self, *args: object) -> None:
+        self.append(user())
+
+
+def ended(*threads: threading.Thread) -> None:
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+# Threads
+
+
+class Subclass(threading.Thread):
+    """A run() of its own, which does not call super()."""
+
+    seen = ""
+
+    def run(self) -> None:
+        self.seen = user()
+
+
+class NoSuperInit(threading.Thread):
+    def __init__(self) -> None:
+        pass
+
+
+def test_h20_subclass_with_a_run_of_its_own(installed: Flask) -> None:
+    with installed.app_context():
+        g.user = "alice"
+        thread = Subclass()
+        thread.start()
+        ended(thread)
+        assert thread.seen == "alice"
+
+
+def test_h20_timer(installed: Flask) -> None:
+    seen = Seen()
+    with installed.app_context():
+        g.user = "alice"
+        timer = threading.Timer(0.001, seen.note)
+        timer.start()
+        ended(timer)
+    assert seen == ["alice"]
+
+
+def test_h20_an_assigned_run_inherits_and_is_put_back(installed: Flask) -> None:
+    seen: list[object] = []
+
+    def run() -> None:
+        seen.append((user(), thread.run is run))
+
+    with installed.app_context():
+        g.user = "alice"
+        thread = threading.Thread()
+        thread.run = run  # type: ignore[method-assign]
+        thread.start()
+        ended(thread)
+    assert seen == [("alice", True)]
+    assert vars(thread)["run"] is run
+
+
+def test_h20_the_binding_is_gone_when_the_users_run_is_entered(installed: Flask) -> None:
+    class Thread(threading.Thread):
+        state: t.ClassVar[set[str]] = set()
+
+        def run(self) -> None:
+            self.state.update(vars(self))
+
+    with installed.app_context():
+        thread = Thread()
+        born_with = set(vars(threading.Thread())) - {"run", "_flaskthreads_autopatch"}
+        thread.start()
+        ended(thread)
+    assert "run" not in thread.state
+    assert {name for name in thread.state if "autopatch" in name} == set()
+    assert set(vars(thread)) <= born_with
+
+
+def test_h20_start_twice_raises_as_always(installed: Flask) -> None:
+    with installed.app_context():
+        thread = threading.Thread(target=lambda: None)
+        thread.start()
+        ended(thread)
+        before = vars(thread).copy()
+        with pytest.raises(RuntimeError, match="threads can only be started once"):
+            thread.start()
+        assert vars(thread) == before
+        with pytest.raises(RuntimeError, match="__init__"):
+            NoSuperInit().start()
+
+
+def test_h20_run_without_start_runs_in_the_callers_own_context(installed: Flask) -> None:
+    def work() -> None:
+        g.by_run = fc.active()
+
+    with installed.app_context():
+        threading.Thread(target=work).run()
+        assert g.by_run is fc.active()
+        in_thread(lambda: threading.Thread(target=work).run())
+
+
+def test_a_thread_made_inside_and_started_outside_inherits_from_where_it_was_made(installed: Flask) -> None:
+    seen = Seen()
+    with installed.app_context():
+        g.user = "alice"
+        thread = threading.Thread(target=seen.note)
+    thread.start()
+    ended(thread)
+    assert seen == ["alice"]
+
+
+def test_the_context_at_start_is_the_one_that_counts(installed: Flask) -> None:
+    seen = Seen()
+    with installed.app_context():
+        g.user = "where it was made"
+        threads = [threading.Thread(target=seen.note), Subclass()]
+    with installed.app_context():
+        g.user = "where it was started"
+        for thread in threads:
+            thread.start()
+            ended(thread)
+    assert [*seen, t.cast(Subclass, threads[1]).seen] == ["where it was started"] * 2
+
+
+def test_a_thread_made_while_on_and_started_when_off_does_not_inherit(installed: Flask) -> None:
+    seen = Seen()
+    with installed.app_context():
+        g.user = "alice"
+        thread = threading.Thread(target=seen.note)
+        disable()
+        thread.start()
+        ended(thread)
+    assert seen == ["no context"]
+
+
+def test_a_start_that_fails_leaves_the_thread_as_it_was(installed: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    starter = "_start_joinable_thread" if hasattr(threading, "_start_joinable_thread") else "_start_new_thread"
+
+    def no_more_threads(*args: object, **kwargs: object) -> t.NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    seen = Seen()
+    with installed.app_context():
+        g.user = "where it was made"
+        made_inside = threading.Thread(target=seen.note)
+    made_outside = threading.Thread(target=seen.note)
+    with installed.app_context():
+        g.user = "where it failed to start"
+        for thread in (made_inside, made_outside):
+            before = {name: value for name, value in vars(thread).items() if name != "_context"}
+            with monkeypatch.context() as patch:
+                patch.setattr(threading, starter, no_more_threads)
+                with pytest.raises(RuntimeError, match="can't start new thread"):
+                    thread.start()
+            assert {name: value for name, value in vars(thread).items() if name != "_context"} == before
+    for thread in (made_inside, made_outside):
+        thread.start()
+        ended(thread)
+    assert seen == ["where it was made", "no context"]
+
+
+def test_h18_a_dummy_thread_is_not_bound(installed: Flask) -> None:
+    import _thread
+
+    seen: list[threading.Thread] = []
+    done = threading.Event()
+
+    def foreign() -> None:
+        with installed.app_context():
+            seen.append(threading.current_thread())
+        done.set()
+
+    _thread.start_new_thread(foreign, ())
+    assert done.wait(30)
+    (dummy,) = seen
+    assert type(dummy).__name__ == "_DummyThread"
+    assert "run" not in vars(dummy)
+    assert "_flaskthreads_autopatch" not in vars(dummy)
+
+
+def test_an_exception_reaches_the_excepthook(installed: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    caught: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: caught.append((args.exc_type, args.thread)))
+
+    def fails() -> None:
+        raise ValueError(g.user)
+
+    with installed.app_context():
+        g.user = "alice"
+        thread = threading.Thread(target=fails)
+        thread.start()
+        ended(thread)
+    assert caught == [(ValueError, thread)]
+
+
+# Pools
+
+
+def test_submit_and_map(installed: Flask) -> None:
+    with installed.app_context(), ThreadPoolExecutor(2) as pool:
+        g.user = "alice"
+        assert pool.submit(user).result(30) == "alice"
+        assert list(pool.map(lambda number: (number, user()), range(3))) == [(0, "alice"), (1, "alice"), (2, "alice")]
+
+
+def test_a_users_keyword_named_fn_is_the_users(installed: Flask) -> None:
+    def task(first: str, *, fn: str, self: str) -> tuple[str, str, str, str]:
+        return first, fn, self, user()
+
+    with installed.app_context(), ThreadPoolExecutor(1) as pool:
+        g.user = "alice"
+        assert pool.submit(task, "a", fn="b", self="c").result(30) == ("a", "b", "c", "alice")
+        with pytest.raises(TypeError):
+            pool.submit()  # type: ignore[call-arg]
+
+
+def test_the_wrapped_callable_looks_like_the_users(installed: Flask) -> None:
+    class Pool(ThreadPoolExecutor):
+        def submit(self, fn: t.Any, /, *args: t.Any, **kwargs: t.Any) -> Future[t.Any]:
+            return super().submit(fn, *args, **kwargs)
+
+        def _adjust_thread_count(self) -> None:
+            pass  # nothing runs: the work item stays in the queue, to be looked at
+
+    def task(a: int, b: int = 2) -> None:
+        """Its doc."""
+
+    task.attribute = "its own"  # type: ignore[attr-defined]
+    with installed.app_context():
+        pool = Pool(1)
+        pool.submit(task)
+        item = pool._work_queue.get_nowait()
+        fn = t.cast(t.Any, item).task[0] if hasattr(item, "task") else t.cast(t.Any, item).fn
+    assert fn.__wrapped__ is task
+    assert (fn.__name__, fn.__doc__, fn.attribute) == ("task", "Its doc.", "its own")
+    assert fn.__module__ == __name__
+    import inspect
+
+    assert inspect.signature(fn) == inspect.signature(task)
+
+
+def test_thread_pool_methods(installed: Flask) -> None:
+    def pair(a: object, b: object) -> str:
+        return user()
+
+    def one(a: object) -> str:
+        return user()
+
+    with ThreadPool(2) as pool, installed.app_context():
+        g.user = "alice"
+        assert pool.apply(user) == "alice"
+        assert pool.apply_async(user).get(30) == "alice"
+        assert pool.apply_async(func=pair, args=(1,), kwds={"b": 2}).get(30) == "alice"
+        for method in (pool.map, pool.imap, pool.imap_unordered):
+            assert list(method(one, range(3))) == ["alice"] * 3
+            assert list(method(one, range(5), chunksize=2)) == ["alice"] * 5
+        assert pool.map_async(one, range(3)).get(30) == ["alice"] * 3
+        assert pool.starmap(pair, [(1, 2), (3, 4)]) == ["alice"] * 2
+        assert pool.starmap_async(pair, [(1, 2)]).get(30) == ["alice"]
+    with ThreadPool(1) as pool:
+        assert pool.apply(user) == "no context"
+
+
+def test_thread_pool_callbacks(installed: Flask) -> None:
+    def fails() -> None:
+        raise ValueError(g.user)
+
+    with ThreadPool(2) as pool, installed.app_context():
+        g.user = "alice"
+        results: list[Future[str]] = [Future() for _ in range(4)]
+        pool.apply_async(user, callback=lambda _: results[0].set_result(user()))
+        pool.apply_async(fails, (), {}, None, lambda _: results[1].set_result(user()))
+        pool.map_async(len, ["a"], None, lambda _: results[2].set_result(user()))
+        pool.starmap_async(pow, [(1, 2)], callback=lambda _: results[3].set_result(user()))
+        assert [result.result(30) for result in results] == ["alice"] * 4
+
+
+def test_process_pools_are_left_alone(installed: Flask) -> None:
+    with installed.app_context():
+        g.user = lambda: "cannot be pickled"
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            assert pool.map(len, ["ab"]) == [2]
+            assert pool.apply(len, ("abc",)) == 3
+
+
+def test_h13_a_pools_worker_holds_nobodys_context(installed: Flask) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with installed.app_context():
+            g.user = "alice"
+            assert pool.submit(user).result(30) == "alice"  # starts the worker
+        assert pool.submit(user).result(30) == "no context"
+        with installed.app_context():
+            g.user = "bob"
+            assert pool.submit(user).result(30) == "bob"
+            with suppress_inheritance():
+                assert pool.submit(user).result(30) == "no context"
+    with installed.app_context():
+        g.user = "alice"
+        thread_pool = ThreadPool(1)
+    with thread_pool:
+        assert thread_pool.apply(user) == "no context"
+
+
+def test_h15_an_ignored_thread_starts_without_the_contexts(installed: Flask) -> None:
+    """Whether or not threads inherit context variables by themselves, as on free-threaded 3.14 and by its flag."""
+    other: contextvars.ContextVar[str] = contextvars.ContextVar("other")
+    inherits = getattr(sys.flags, "thread_inherit_context", False)
+    with installed.test_request_context("/"):
+        other.set("kept")
+        with suppress_inheritance():
+            assert in_thread(lambda: (fc.active(), flask.has_request_context())) == (None, False)
+            assert in_thread(lambda: other.get(None)) == ("kept" if inherits else None)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="Thread(context=) came with Python 3.14")
+def test_an_explicit_context_stays_the_threads(app: Flask) -> None:
+    install(app, contextvars=True)
+    var: contextvars.ContextVar[str] = contextvars.ContextVar("var")
+    mine = contextvars.Context()
+    mine.run(var.set, "in the thread's own context")
+    seen: list[object] = []
+
+    def work() -> None:
+        seen.append((var.get(), user()))
+        var.set("written by the thread")
+
+    with app.app_context():
+        var.set("in the parent")
+        g.user = "alice"
+        thread = threading.Thread(target=work, context=mine)  # type: ignore[call-arg,unused-ignore]
+        thread.start()
+        ended(thread)
+    assert seen == [("in the thread's own context", "alice")]
+    assert mine[var] == "written by the thread"
+
+
+# Callbacks
+
+
+def test_h21_a_callback_gets_the_context_of_whoever_added_it(installed: Flask) -> None:
+    go_on = threading.Event()
+    seen = Seen()
+    with ThreadPoolExecutor(1) as pool:
+        with installed.app_context():
+            g.user = "alice"
+            future = pool.submit(go_on.wait, 30)
+        with installed.app_context():
+            g.user = "bob"
+            future.add_done_callback(seen.note)
+        future.add_done_callback(seen.note)
+        go_on.set()
+    assert seen == ["bob", "no context"]
+
+
+def test_h21_a_callback_of_a_finished_future_runs_in_the_adders_own_context(installed: Flask) -> None:
+    future: Future[None] = Future()
+    future.set_result(None)
+    with installed.app_context():
+        future.add_done_callback(lambda future: setattr(g, "by_callback", fc.active()))
+        assert g.by_callback is fc.active()
+
+
+def test_a_callback_that_raises_is_logged_by_the_future(installed: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    def fails(future: object) -> None:
+        raise ValueError("in a callback")
+
+    future: Future[None] = Future()
+    with installed.app_context():
+        future.add_done_callback(fails)
+    future.set_result(None)
+    assert "in a callback" in caplog.text
+
+
+# Ignored
+
+
+def test_ignored_by_the_policy(app: Flask) -> None:
+    install(app, ignore=(f"{__name__}:Sub*", "tests.test_patches:Seen.note", "no.such.module"))
+    seen = Seen()
+    with app.app_context(), ThreadPoolExecutor(1) as pool:
+        g.user = "alice"
+        thread = Subclass()
+        by_target = threading.Thread(target=seen.note)
+        by_function = threading.Timer(0.001, seen.note)
+        for each in (thread, by_target, by_function):
+            each.start()
+            ended(each)
+        pool.submit(seen.note).result(30)
+        pool.submit(functools.partial(seen.note)).result(30)
+        assert pool.submit(user).result(30) == "alice"
+    assert [thread.seen, *seen] == ["no context"] * 5
+
+
+def test_servers_and_event_loops_do_not_inherit(installed: Flask) -> None:
+    contexts: list[object] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            contexts.append(fc.active())
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    loop = asyncio.new_event_loop()
+    with installed.app_context():
+        server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        threads = [threading.Thread(target=server.serve_forever), threading.Thread(target=loop.run_forever)]
+        for thread in threads:
+            thread.start()
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_address[1]}/") as response:
+            assert response.status == 200
+
+        async def look() -> object:
+            return fc.active()
+
+        # Without a context of its own: the loop's thread has none.
+        contexts.append(contextvars.Context().run(asyncio.run_coroutine_threadsafe, look(), loop).result(30))
+        server.shutdown()
+        server.server_close()
+        loop.call_soon_threadsafe(loop.stop)
+        ended(*threads)
+        loop.close()
+    assert contexts == [None, None]
+
+
+def test_a_callable_that_cannot_be_looked_at_runs_without_a_context(
+    installed: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Awkward:
+        def __call__(self) -> str:
+            return user()
+
+        def __getattr__(self, name: str) -> t.NoReturn:
+            raise RuntimeError(f"no {name}")
+
+        @property
+        def __self__(self) -> t.NoReturn:
+            raise RuntimeError("not here")
+
+    with installed.app_context(), ThreadPoolExecutor(1) as pool:
+        g.user = "alice"
+        assert pool.submit(Awkward()).result(30) == "no context"
+        seen: list[str] = []
+        thread = threading.Thread(target=lambda: seen.append(user()))
+        thread._target = Awkward()  # type: ignore[attr-defined]
+        thread.start()
+        ended(thread)
+    assert caplog.text.count("No snapshot of the app context could be taken") == 2
+
+
+# What carries its own context
+
+
+def test_h12_to_thread_and_context_run_are_left_alone(installed: Flask) -> None:
+    torn_down: list[int] = []
+    installed.teardown_appcontext(lambda exc: torn_down.append(threading.get_ident()))
+
+    async def main() -> object:
+        return await asyncio.to_thread(fc.active)
+
+    with installed.app_context(), ThreadPoolExecutor(1) as pool:
+        assert asyncio.run(main()) is fc.active()
+        assert pool.submit(contextvars.copy_context().run, fc.active).result(30) is fc.active()
+        partial = functools.partial(contextvars.copy_context().run, fc.active)
+        assert in_thread_pool(pool, partial) is fc.active()
+        assert torn_down == []
+
+
+def in_thread_pool(pool: ThreadPoolExecutor, fn: t.Callable[[], object]) -> object:
+    return pool.submit(fn).result(30)
+
+
+def test_h12_async_views(installed: Flask) -> None:
+    pytest.importorskip("asgiref")
+    contexts: list[object] = []
+
+    @installed.get("/<name>")
+    async def view(name: str) -> str:
+        g.user = name
+        contexts.append(fc.active())
+        await asyncio.to_thread(lambda: contexts.append(fc.active()))
+        loop = asyncio.get_running_loop()
+        inherited = await loop.run_in_executor(None, lambda: (user(), request.path, is_inherited()))
+        return repr(inherited)
+
+    torn_down: list[bool] = []
+    installed.teardown_appcontext(lambda exc: torn_down.append(is_inherited()))
+    assert installed.test_client().get("/alice").text == repr(("alice", "/alice", True))
+    assert contexts[0] is contexts[1]
+    assert torn_down == [True, False]
+
+
+def test_asyncio_run_in_a_thread_inherits(installed: Flask) -> None:
+    async def main() -> str:
+        return user()
+
+    with installed.app_context(), ThreadPoolExecutor(1) as pool:
+        g.user = "alice"
+        assert pool.submit(asyncio.run, main()).result(30) == "alice"
+
+
+# Serving
+
+
+@pytest.fixture
+def served(installed: Flask) -> Flask:
+    @installed.get("/<name>")
+    def view(name: str) -> str:
+        before = g.get("user", "nobody")
+        g.user = name
+        return f"{before} {is_inherited()} {request.path}"
+
+    @installed.get("/stream/<name>")
+    def stream(name: str) -> flask.Response:
+        g.user = name
+
+        @flask.stream_with_context
+        def generate() -> t.Iterator[str]:
+            for _ in range(3):
+                yield f"{g.user} {request.path} "
+
+        return flask.Response(generate())
+
+    return installed
+
+
+@pytest.mark.parametrize("through", ["__call__", "wsgi_app", "a middleware"])
+def test_h14_a_request_is_never_served_inside_an_inherited_context(served: Flask, through: str) -> None:
+    def serve() -> list[str]:
+        from werkzeug.test import Client
+
+        application = served if through != "wsgi_app" else served.wsgi_app
+        client = Client(application)
+        seen = [client.get(path).text for path in ("/bob", "/carol", "/stream/dave")]
+        return [*seen, f"{g.user} {request.path}"]
+
+    if through == "a middleware":
+        disable()
+        wsgi_app = served.wsgi_app  # bound before the patches are on
+        served.wsgi_app = lambda environ, start_response: wsgi_app(environ, start_response)  # type: ignore[method-assign]
+        install(served)
+    with served.test_request_context("/alices"):
+        g.user = "alice"
+        assert in_thread(serve) == [
+            "nobody False /bob",
+            "nobody False /carol",
+            "dave /stream/dave " * 3,
+            "alice /alices",
+        ]
+
+
+def test_h14_a_server_started_from_a_thread_with_a_context(served: Flask) -> None:
+    """As a live-server fixture does, with a target of its own that no catalogue can know."""
+    server = werkzeug.serving.make_server("127.0.0.1", 0, served)
+    with served.app_context():
+        g.user = "alice"
+        thread = threading.Thread(target=lambda: server.serve_forever())
+        thread.start()
+    for name in ("bob", "carol"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/{name}") as response:
+            assert response.read().decode() == f"nobody False /{name}"
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/stream/dave") as response:
+        assert response.read().decode() == "dave /stream/dave " * 3
+    server.shutdown()
+    ended(thread)
+
+
+def test_h14_a_served_request_sees_nothing_of_the_lent_one(served: Flask) -> None:
+    had_request: list[bool] = []
+    served.teardown_appcontext(lambda exc: had_request.append(flask.has_request_context()))
+    flask.appcontext_pushed.connect(pushed := lambda sender: had_request.append(flask.has_request_context()), served)
+    with served.test_request_context("/alices"):
+
+        def serve() -> None:
+            had_request.clear()
+            served.test_client().get("/bob")
+            outside_of_the_request.extend(had_request)
+
+        outside_of_the_request: list[bool] = []
+        in_thread(serve)
+    del pushed
+    # Flask 3.2 pushes and tears down with the request active: then it is the served one.
+    assert outside_of_the_request == [not fc.REUSES_APP_CONTEXT] * 2
+
+
+def test_a_test_client_kept_open_in_a_thread(served: Flask) -> None:
+    def work() -> tuple[str, str, str]:
+        with served.test_client() as client:
+            client.get("/bob")
+            inside = t.cast(str, g.user), request.path
+        return (*inside, t.cast(str, g.user))
+
+    with served.app_context():
+        g.user = "alice"
+        assert in_thread(work) == ("bob", "/bob", "alice")
+
+
+# On for all apps
+
+
+def test_enable_covers_every_app(app: Flask) -> None:
+    with enable():
+        for each in (app, Flask("other")):
+            with each.app_context():
+                g.user = each.name
+                assert in_thread(user) == each.name
+    with app.app_context():
+        assert in_thread(user) == "no context"

@@ -1,0 +1,355 @@
+"""On and off: idempotent, removable, thread-safe, and forgetful."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import os
+import subprocess
+import sys
+import threading
+import typing as t
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import flask
+import pytest
+import wrapt
+from flask import Flask, g
+
+import flaskthreads_autopatch
+from flaskthreads_autopatch import disable, enable, install, is_enabled, status, uninstall
+from flaskthreads_autopatch.switch import EXTENSION
+
+from .conftest import BORN_WITH, attributes, in_thread
+from .test_patches import user
+
+
+def inherits(app: Flask) -> bool:
+    with app.app_context():
+        g.user = "alice"
+        seen = {in_thread(user)}
+        with ThreadPoolExecutor(1) as pool:
+            seen.add(pool.submit(user).result(30))
+    assert len(seen) == 1
+    return seen == {"alice"}
+
+
+def test_install_and_uninstall(app: Flask) -> None:
+    other = Flask("other")
+    install(app)
+    install(other)
+    assert is_enabled()
+    assert inherits(app)
+    uninstall(app)
+    uninstall(app)
+    assert EXTENSION not in app.extensions
+    assert not inherits(app)
+    assert inherits(other)
+    uninstall(other)
+    assert not is_enabled()
+    assert attributes() == BORN_WITH
+
+
+def test_enabling_twice_is_enabling_once(app: Flask) -> None:
+    enable()
+    enable(request=False)
+    install(app)
+    install(app)
+    assert all(layers == ["flaskthreads_autopatch.patches"] for layers in status().patch_points.values())
+    disable()
+    assert attributes() == BORN_WITH
+    disable()
+    uninstall(app)
+    assert not is_enabled()
+
+
+def test_the_handle_disables_at_the_end(app: Flask) -> None:
+    with enable():
+        assert is_enabled()
+    assert not is_enabled()
+    with pytest.raises(KeyError), enable():
+        raise KeyError
+    assert not is_enabled()
+
+
+def test_disable_takes_installs_back(app: Flask) -> None:
+    install(app)
+    enable()
+    disable()
+    assert not is_enabled()
+    assert app.extensions == {}
+    assert not inherits(app)
+
+
+def test_an_installed_app_keeps_its_policy_under_enable(app: Flask) -> None:
+    def has_request(app: Flask) -> bool:
+        with app.test_request_context("/"):
+            return in_thread(flask.has_request_context)
+
+    enable(request=False)
+    assert not has_request(app)
+    install(app)
+    assert has_request(app)
+    uninstall(app)
+    assert not has_request(app)
+    enable()
+    assert has_request(app)
+
+
+def test_install_takes_the_proxy(app: Flask) -> None:
+    with app.app_context():
+        install(flask.current_app)  # type: ignore[arg-type]
+        assert app.extensions[EXTENSION] == flaskthreads_autopatch.Policy()
+        uninstall(flask.current_app)  # type: ignore[arg-type]
+    assert app.extensions == {}
+
+
+def test_a_wrong_option_in_the_config_of_an_app_met_later(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    app.config["FLASKTHREADS_AUTOPATCH_SHARE"] = "maybe"
+    enable()
+    assert not inherits(app)
+    assert not inherits(app)
+    assert caplog.text.count("PolicyError: FLASKTHREADS_AUTOPATCH_SHARE='maybe' (Flask config)") == 1
+    assert inherits(Flask("other"))
+    app.config["FLASKTHREADS_AUTOPATCH_SHARE"] = True
+    enable()
+    assert inherits(app)
+
+
+def test_status(app: Flask) -> None:
+    off = status()
+    assert (off.enabled, off.policy, off.apps) == (False, None, {})
+    assert set(off.patch_points) == set(BORN_WITH)
+    enable(share=True)
+    install(app, preload=True)
+    on = status()
+    assert on.enabled
+    assert on.policy == flaskthreads_autopatch.Policy(share=True)
+    assert on.apps == {"tests": flaskthreads_autopatch.Policy(preload=True)}
+
+
+def test_apps_are_held_weakly() -> None:
+    refs = []
+    for number in range(1000):
+        app = Flask(f"app {number}")
+        install(app)
+        with app.app_context():
+            if number % 100 == 0:
+                assert in_thread(flask.has_app_context)
+        refs.append(weakref.ref(app))
+    del app
+    gc.collect()
+    assert [ref for ref in refs if ref() is not None] == []
+
+
+# Others above and below
+
+
+def plain_layer(owner: type, name: str) -> t.Callable[[], None]:
+    """A layer as most people write it: a closure that wraps nothing in functools' sense. Returns its off switch."""
+    below = vars(owner)[name]
+
+    def layer(self: t.Any, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        return below.__get__(self, owner)(*args, **kwargs)
+
+    setattr(owner, name, layer)
+    return lambda: setattr(owner, name, below)
+
+
+def wraps_layer(owner: type, name: str) -> t.Callable[[], None]:
+    below = vars(owner)[name]
+
+    @functools.wraps(below)
+    def layer(self: t.Any, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        return below.__get__(self, owner)(*args, **kwargs)
+
+    setattr(owner, name, layer)
+    return lambda: setattr(owner, name, below)
+
+
+def wrapt_layer(owner: type, name: str) -> t.Callable[[], None]:
+    handle = wrapt.wrap_function_wrapper(owner, name, lambda wrapped, instance, args, kwargs: wrapped(*args, **kwargs))
+    return lambda: t.cast(None, wrapt.unwrap_object(owner, name, handle))
+
+
+LAYERS = [plain_layer, wraps_layer, wrapt_layer]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_h22_off_while_a_foreign_layer_lies_above(app: Flask, layer: t.Callable[..., t.Callable[[], None]]) -> None:
+    install(app)
+    removers = [layer(threading.Thread, "start"), layer(ThreadPoolExecutor, "submit")]
+    assert inherits(app)
+    disable()
+    assert not inherits(app)
+    for remove in removers:
+        remove()
+    assert not inherits(app)
+    disable()  # a layer that lay buried is taken out now
+    assert attributes() == BORN_WITH
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_h22_on_again_while_a_foreign_layer_lies_above(
+    app: Flask, layer: t.Callable[..., t.Callable[[], None]]
+) -> None:
+    replays: list[bool] = []
+    app.teardown_appcontext(lambda exc: replays.append(True) if flaskthreads_autopatch.is_inherited() else None)
+    install(app)
+    removers = [layer(threading.Thread, "start"), layer(ThreadPoolExecutor, "submit")]
+    for _ in range(3):
+        disable()
+        assert not inherits(app)
+        install(app)
+        replays.clear()
+        assert inherits(app)
+        assert len(replays) == 2  # one for the thread, one for the task
+    disable()
+    for remove in removers:
+        remove()
+    disable()
+    assert attributes() == BORN_WITH
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_h22_a_foreign_layer_below(app: Flask, layer: t.Callable[..., t.Callable[[], None]]) -> None:
+    removers = [layer(threading.Thread, "start"), layer(ThreadPoolExecutor, "submit")]
+    between = attributes()
+    install(app)
+    assert inherits(app)
+    disable()
+    assert attributes() == between
+    assert not inherits(app)
+    for remove in removers:
+        remove()
+
+
+def test_a_foreign_start_that_bypasses_ours(app: Flask) -> None:
+    """As OpenTelemetry's, which puts the start() that it found in Thread into Timer."""
+    threading.Timer.start = threading.Thread.start  # type: ignore[method-assign]
+    try:
+        install(app)
+        seen: list[str] = []
+        with app.app_context():
+            g.user = "alice"
+            timer = threading.Timer(0.001, lambda: seen.append(user()))
+            timer.start()
+            timer.join(30)
+        assert seen == ["alice"]
+    finally:
+        del threading.Timer.start
+
+
+def test_a_run_that_is_called_through_func_as_sentry_does(app: Flask) -> None:
+    below = threading.Thread.start
+    replays: list[bool] = []
+    app.teardown_appcontext(lambda exc: replays.append(True) if flaskthreads_autopatch.is_inherited() else None)
+
+    def start(self: threading.Thread) -> None:
+        run = getattr(self.run, "__func__", self.run)
+        self.run = lambda: run(threading.current_thread())  # type: ignore[method-assign]
+        below(self)
+
+    def both() -> None:
+        seen: list[str] = []
+        with app.app_context():
+            g.user = "alice"
+            thread = threading.Thread(target=lambda: seen.append(user()))
+            thread.start()
+            thread.join(30)
+        assert (seen, replays) == (["alice"], [True])
+        replays.clear()
+
+    threading.Thread.start = start  # type: ignore[method-assign]
+    try:
+        install(app)  # above it
+        both()
+        disable()
+        threading.Thread.start = below  # type: ignore[method-assign]
+        install(app)
+        below = threading.Thread.start
+        threading.Thread.start = start  # type: ignore[method-assign]  # below it
+        both()
+    finally:
+        threading.Thread.start = below  # type: ignore[method-assign]
+
+
+# Threads and processes
+
+
+def test_on_and_off_from_many_threads_at_once(app: Flask) -> None:
+    errors: list[BaseException] = []
+
+    def hammer() -> None:
+        try:
+            for _ in range(20):
+                enable()
+                install(app)
+                status()
+                disable()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=hammer) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+    disable()
+    assert attributes() == BORN_WITH
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_fork_while_another_thread_holds_the_lock() -> None:
+    from flaskthreads_autopatch import switch
+
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with switch._state.lock:
+            held.set()
+            release.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(30)
+    pid = os.fork()
+    if pid == 0:
+        enable()
+        disable()
+        os._exit(0)
+    release.set()
+    thread.join(30)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_importing_the_package_imports_neither_flask_nor_wrapt() -> None:
+    code = "import sys, flaskthreads_autopatch; print(sys.modules.keys() & {'flask', 'wrapt', 'asyncio', 'inspect'})"
+    assert run_python(code) == "set()\n"
+
+
+def test_every_public_name_is_there() -> None:
+    for name in flaskthreads_autopatch.__all__:
+        assert getattr(flaskthreads_autopatch, name).__doc__
+    assert set(flaskthreads_autopatch.__all__) <= set(dir(flaskthreads_autopatch))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        flaskthreads_autopatch.no_such_name  # noqa: B018
+
+
+def test_nothing_of_flasks_private_names_outside_flask_context() -> None:
+    from pathlib import Path
+
+    package = Path(flaskthreads_autopatch.__file__).parent
+    private = ("_cv_app", "_cv_request", "_cv_token", "_push_count")
+    files = [path for path in package.rglob("*.py") if path.name != "flask_context.py"]
+    assert len(files) >= 8
+    assert [path.name for path in files if any(name in path.read_text() for name in private)] == []
