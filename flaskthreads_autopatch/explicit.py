@@ -49,7 +49,7 @@ class AppContextThread(threading.Thread):
     def start(self) -> None:
         """Start the thread, in the app context that is active here or else in the one it was made in."""
         undo = None
-        if not self.ident and (snapshot := _snapshot_or_none()) is not None:
+        if (snapshot := _snapshot_or_none()) is not None:
             undo = bind_run(self, snapshot, explicit=True)
         try:
             _start_clean(super().start)

@@ -80,8 +80,8 @@ def _start(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, ar
     if ctx is None or (policy := policy_for(ctx.app)) is None:
         return wrapped(*args, **kwargs)
     bound = bound_run(thread)
-    if thread.__dict__.get("_ident") is not None or (bound is not None and bound.explicit):
-        return wrapped(*args, **kwargs)  # started already, which raises; or bound by AppContextThread
+    if bound is not None and bound.explicit:
+        return wrapped(*args, **kwargs)
     snapshot = _thread_snapshot(policy, thread)
     undo = bind_run(thread, snapshot) if snapshot is not None or bound is not None else None
     try:
@@ -285,6 +285,10 @@ class Patches:
     def _dig_out(self) -> None:
         buried, self._buried = self._buried, []
         for point, layer in buried:
+            owner, name, found = wrapt.resolve_path(point.module, point.attribute)
+            if getattr(found, "_self_parent", None) is layer.handle:
+                # Somebody has put back what getattr() gave them of ours: wrapt's bound form of the layer.
+                setattr(owner, name, layer.handle)
             try:
                 wrapt.unwrap_object(point.module, point.attribute, layer.handle)
             except (wrapt.WrapperNotFoundError, wrapt.WrapperNotOutermostError):

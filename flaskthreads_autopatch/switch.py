@@ -56,10 +56,10 @@ def install(app: Flask, **policy: t.Any) -> None:
     if resolved is None:
         return
     with _state.lock:
+        _state.patches.apply()
         app.extensions[EXTENSION] = resolved
         _state.apps.add(app)
         _state.installed.add(app)
-        _state.switch_patches()
 
 
 def uninstall(app: Flask) -> None:
@@ -72,7 +72,8 @@ def uninstall(app: Flask) -> None:
         if app in _state.installed:
             _state.installed.discard(app)
             _forget(app)
-        _state.switch_patches()
+            if not _state.installed and _state.keywords is None:
+                _state.patches.revert()
 
 
 def enable(**policy: t.Any) -> Handle:
@@ -87,11 +88,11 @@ def enable(**policy: t.Any) -> Handle:
     """
     if _resolve_or_say(policy, {}) is not None:
         with _state.lock:
+            _state.patches.apply()
             _state.keywords = policy
             _state.refused.clear()
             for app in _state.apps - _state.installed:
                 _forget(app)
-            _state.switch_patches()
     return Handle()
 
 
@@ -107,7 +108,7 @@ def disable() -> None:
         _state.installed.clear()
         for app in list(_state.apps):
             _forget(app)
-        _state.switch_patches()
+        _state.patches.revert()
 
 
 def is_enabled() -> bool:
@@ -187,12 +188,6 @@ class _State:
 
     def renew_lock(self) -> None:
         self.lock = self.patches.lock = threading.RLock()
-
-    def switch_patches(self) -> None:
-        if self.keywords is not None or self.installed:
-            self.patches.apply()
-        else:
-            self.patches.revert()
 
 
 _state = _State()

@@ -201,6 +201,22 @@ def test_nothing_explicit_inherits_from_a_context_that_is_torn_down(
     assert caplog.text.count("RuntimeError: AppContextThread needs an app context") == 1
 
 
+def test_a_thread_started_in_a_teardown_runs_in_the_context_it_was_made_in(either: Flask) -> None:
+    with either.app_context():
+        g.user = "where it was made"
+        thread = Thread()
+
+    @either.teardown_appcontext
+    def start(exc: BaseException | None) -> None:
+        if is_inherited() and thread.ident is None:
+            thread.start()
+
+    with either.app_context(), ThreadPoolWithAppContextExecutor(1) as pool:
+        pool.submit(print).result(30)
+    thread.join(30)
+    assert Thread.seen == [("where it was made", "")]
+
+
 def test_the_policy_is_that_of_the_app(app: Flask) -> None:
     app.config["FLASKTHREADS_AUTOPATCH_REQUEST"] = False
     with app.test_request_context("/"):

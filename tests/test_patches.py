@@ -12,6 +12,7 @@ import sys
 import threading
 import typing as t
 import urllib.request
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.pool import ThreadPool
 
@@ -23,7 +24,7 @@ from flask import Flask, g, request
 from flaskthreads_autopatch import disable, enable, install, is_inherited, suppress_inheritance
 from flaskthreads_autopatch import flask_context as fc
 
-from .conftest import in_thread
+from .conftest import collectable, in_thread
 
 
 def user() -> str:
@@ -310,6 +311,29 @@ def test_thread_pool_callbacks(installed: Flask) -> None:
         assert [result.result(30) for result in results] == ["alice"] * 4
 
 
+def test_a_kept_result_of_a_thread_pool_holds_nothing(installed: Flask) -> None:
+    class Entry:
+        pass
+
+    with ThreadPool(1) as pool:
+        done = threading.Event()
+        with installed.app_context():
+            g.entry = Entry()
+            dead = weakref.ref(g.entry)
+            kept = [
+                pool.apply_async(user_or_none, callback=lambda _: None),
+                pool.map_async(len, ["a"], callback=lambda _: done.set()),
+            ]
+            assert done.wait(30)
+        pool.apply(len, ("",))
+        assert collectable(dead)
+        assert all(result.ready() for result in kept)
+
+
+def user_or_none() -> object:
+    return g.get("user")
+
+
 def test_process_pools_are_left_alone(installed: Flask) -> None:
     with installed.app_context():
         g.user = lambda: "cannot be pickled"
@@ -345,6 +369,15 @@ def test_h15_an_ignored_thread_starts_without_the_contexts(installed: Flask) -> 
         with suppress_inheritance():
             assert in_thread(lambda: (fc.active(), flask.has_request_context())) == (None, False)
             assert in_thread(lambda: other.get(None)) == ("kept" if inherits else None)
+
+
+def test_h15_a_thread_started_under_suppression_is_not_itself_suppressed(installed: Flask) -> None:
+    def work() -> bool:
+        with installed.app_context():
+            return in_thread(is_inherited)
+
+    with installed.app_context(), suppress_inheritance():
+        assert in_thread(work)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="Thread(context=) came with Python 3.14")
@@ -393,6 +426,18 @@ def test_h21_a_callback_of_a_finished_future_runs_in_the_adders_own_context(inst
     with installed.app_context():
         future.add_done_callback(lambda future: setattr(g, "by_callback", fc.active()))
         assert g.by_callback is fc.active()
+
+
+def test_h21_a_callback_that_the_adding_thread_itself_sets_off_later(installed: Flask) -> None:
+    seen = Seen()
+    future: Future[None] = Future()
+    with installed.app_context():
+        g.user = "alice"
+        future.add_done_callback(seen.note)
+    with installed.app_context():
+        g.user = "bob"
+        future.set_result(None)
+    assert seen == ["alice"]
 
 
 def test_a_callback_that_raises_is_logged_by_the_future(installed: Flask, caplog: pytest.LogCaptureFixture) -> None:

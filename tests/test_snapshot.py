@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import logging
 import sqlite3
 import threading
-import time
 import typing as t
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +20,7 @@ from flaskthreads_autopatch import Policy, install, is_inherited, suppress_inher
 from flaskthreads_autopatch import flask_context as fc
 from flaskthreads_autopatch.snapshot import Snapshot, capture
 
-from .conftest import in_thread
+from .conftest import collectable, in_thread
 
 
 class Resource:
@@ -225,7 +223,7 @@ def test_thread_bound_values_stay_home_inside_a_namespace_too(installed: Flask) 
     with installed.app_context():
         db = sqlite3.connect(":memory:")
         g.state = SimpleNamespace(db=db, name="x")
-        assert in_thread(lambda: vars(g.state)) == {"name": "x"}
+        assert in_thread(lambda: vars(g.state).copy()) == {"name": "x"}
         db.close()
 
 
@@ -240,7 +238,7 @@ def test_excluded_entries_stay_home(app: Flask) -> None:
     with app.app_context():
         g.secret_key, g.resource, g.state = "x", Resource(), SimpleNamespace(resource=Resource(), a=1)
         g.user = "alice"
-        assert in_thread(lambda: (sorted(g), vars(g.state))) == (["state", "user"], {"a": 1})
+        assert in_thread(lambda: (sorted(g), vars(g.state).copy())) == (["state", "user"], {"a": 1})
 
 
 def test_what_stays_home_is_said_once_at_debug_level(installed: Flask, caplog: pytest.LogCaptureFixture) -> None:
@@ -452,14 +450,16 @@ def test_what_the_child_opened_is_closed_in_the_child(installed: Flask) -> None:
         assert parents.closed_in == []
 
 
-def test_teardown_sees_the_parents_plain_values(installed: Flask) -> None:
+@pytest.mark.parametrize("exclude", [(), ("secret",)])
+def test_teardown_sees_the_parents_plain_values(app: Flask, exclude: tuple[str, ...]) -> None:
+    install(app, exclude=exclude)
     seen: list[object] = []
 
-    @installed.teardown_appcontext
+    @app.teardown_appcontext
     def log(exc: BaseException | None) -> None:
         seen.append((g.request_id, "tags" in g))
 
-    with installed.app_context():
+    with app.app_context():
         g.request_id, g.tags = "r-1", ["mutable"]
         in_thread(lambda: None)
         assert seen == [("r-1", False)]
@@ -682,17 +682,28 @@ class Weak:
     """Can be referred to weakly, and is not plain."""
 
 
-def collectable(*refs: weakref.ref[t.Any]) -> bool:
-    """Whether all are dead; a pool's worker may need a moment to drop its work item."""
-    end = time.monotonic() + 30
-    while any(ref() is not None for ref in refs) and time.monotonic() < end:
-        gc.collect()
-        time.sleep(0.01)
-    return all(ref() is None for ref in refs)
-
-
 def fails() -> None:
     raise ValueError(g.entry)
+
+
+def test_a_kept_exception_of_a_thread_holds_nothing(installed: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[BaseException | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: kept.append(args.exc_value))
+
+    def start() -> list[weakref.ref[t.Any]]:
+        with installed.test_request_context("/"):
+            g.entry = Weak()
+            thread = threading.Thread(target=raises)
+            thread.start()
+            thread.join(30)
+            return [weakref.ref(g.entry), weakref.ref(request._get_current_object())]
+
+    def raises() -> None:
+        raise ValueError("kept")
+
+    refs = start()
+    assert collectable(*refs)
+    assert [str(error) for error in kept] == ["kept"]
 
 
 @pytest.mark.parametrize("work", [lambda: None, fails], ids=["returns", "raises"])
@@ -771,7 +782,8 @@ def test_suppress_inheritance(installed: Flask) -> None:
         assert seen == [False, True]
 
 
-def test_a_snapshot_is_replayed_any_number_of_times_at_once(installed: Flask) -> None:
+@pytest.mark.parametrize("contextvars", [False, True])
+def test_a_snapshot_is_replayed_any_number_of_times_at_once(installed: Flask, contextvars: bool) -> None:
     all_in = threading.Barrier(8)
 
     def work() -> str:
@@ -783,7 +795,7 @@ def test_a_snapshot_is_replayed_any_number_of_times_at_once(installed: Flask) ->
 
     with installed.test_request_context("/path"):
         g.user = "alice"
-        snapshot = snapshot_here()
+        snapshot = snapshot_here(contextvars=contextvars)
     with ThreadPoolExecutor(8) as pool:
         futures = [pool.submit(snapshot.run, work) for _ in range(8)]
         assert {future.result(30) for future in futures} == {"alice /path"}
