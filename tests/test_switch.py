@@ -18,7 +18,7 @@ import wrapt
 from flask import Flask, g
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch import disable, enable, install, is_enabled, patches, status, uninstall
+from flaskthreads_autopatch import disable, enable, install, is_enabled, is_inherited, patches, status, uninstall
 from flaskthreads_autopatch.switch import EXTENSION
 
 from .conftest import BORN_WITH, as_born, attributes, in_thread
@@ -26,13 +26,14 @@ from .test_patches import user
 
 
 def inherits(app: Flask) -> bool:
-    with app.app_context():
+    """Whether threads and tasks inherit from us; by itself, free-threaded Python shows them the parent's context."""
+    with app.app_context(), ThreadPoolExecutor(1) as pool:
         g.user = "alice"
-        seen = {in_thread(user)}
-        with ThreadPoolExecutor(1) as pool:
-            seen.add(pool.submit(user).result(30))
-    assert len(seen) == 1
-    return seen == {"alice"}
+        seen = {in_thread(is_inherited), pool.submit(is_inherited).result(30)}
+        assert len(seen) == 1
+        if True in seen:
+            assert in_thread(user) == pool.submit(user).result(30) == "alice"
+    return seen == {True}
 
 
 def test_install_and_uninstall(app: Flask) -> None:
@@ -196,7 +197,7 @@ def test_h22_on_again_while_a_foreign_layer_lies_above(
     app: Flask, layer: t.Callable[..., t.Callable[[], None]]
 ) -> None:
     replays: list[bool] = []
-    app.teardown_appcontext(lambda exc: replays.append(True) if flaskthreads_autopatch.is_inherited() else None)
+    app.teardown_appcontext(lambda exc: replays.append(True) if is_inherited() else None)
     install(app)
     removers = [layer(threading.Thread, "start"), layer(ThreadPoolExecutor, "submit")]
     for _ in range(3):
@@ -205,7 +206,7 @@ def test_h22_on_again_while_a_foreign_layer_lies_above(
         install(app)
         replays.clear()
         assert inherits(app)
-        assert len(replays) == 2  # one for the thread, one for the task
+        assert len(replays) == 4  # two for two threads, two for two tasks
     disable()
     for remove in removers:
         remove()
@@ -249,7 +250,7 @@ class Entry:
 def test_a_run_that_is_called_through_func_as_sentry_does(app: Flask) -> None:
     below = threading.Thread.start
     replays: list[bool] = []
-    app.teardown_appcontext(lambda exc: replays.append(True) if flaskthreads_autopatch.is_inherited() else None)
+    app.teardown_appcontext(lambda exc: replays.append(True) if is_inherited() else None)
 
     def start(self: threading.Thread) -> None:
         run = getattr(self.run, "__func__", self.run)
