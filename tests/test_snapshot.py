@@ -801,13 +801,24 @@ def test_a_snapshot_is_replayed_any_number_of_times_at_once(installed: Flask, co
         assert {future.result(30) for future in futures} == {"alice /path"}
 
 
-def test_a_replay_inside_somebody_elses_request_does_not_show_it(installed: Flask) -> None:
-    with installed.app_context():
-        g.user = "nobody's"
+@pytest.mark.parametrize("lent", [False, True])
+def test_a_replay_inside_somebody_elses_request_does_not_show_it(installed: Flask, lent: bool) -> None:
+    seen: list[str] = []
+
+    def note(*args: object, **kwargs: object) -> None:
+        if flask.has_request_context():
+            seen.append(request.path)
+
+    with installed.test_request_context("/alices") if lent else installed.app_context():
+        g.user = "alice"
         snapshot = snapshot_here()
     with installed.test_request_context("/bobs"):
         g.user = "bob"
-        assert snapshot.run(lambda: (g.user, flask.has_request_context())) == ("nobody's", False)
+        installed.teardown_appcontext(note)
+        with appcontext_pushed.connected_to(note, installed), appcontext_tearing_down.connected_to(note, installed):
+            user, path = snapshot.run(lambda: (g.user, request.path if flask.has_request_context() else None))
+        assert (user, path) == ("alice", "/alices" if lent else None)
+        assert seen == []
         assert (g.user, request.path) == ("bob", "/bobs")
 
 
