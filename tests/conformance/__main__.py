@@ -40,12 +40,15 @@ def main() -> int:
         for suite in SUITES:
             if arguments.suite and suite.name not in arguments.suite:
                 continue
-            source, why = "", suite.why_not_here()
+            if sys.version_info < suite.since:
+                print("\n{} is new in Python {}.{}.".format(suite.name, *suite.since))
+                continue
+            source = ""
             if isinstance(suite, Distributed):
                 source, why = _source(suite, folder, arguments.download)
-            if why:
-                missing.append(f"{suite.name}: {why}")
-                continue
+                if why:
+                    missing.append(f"{suite.name}: {why}")
+                    continue
             for flags in FLAGS:
                 row = runner.row(suite, flags, source)
                 missing += [f"{suite.name}: {why}" for why in row.missing]

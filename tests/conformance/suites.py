@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 
 OFF, ON, CONTEXT = "off", "on", "on, context active"
 COLUMNS = (OFF, ON, CONTEXT)
@@ -21,12 +20,6 @@ class Suite:
     """Why they do not."""
     since: tuple[int, int] = (3, 10)
     columns: tuple[str, ...] = COLUMNS
-
-    def why_not_here(self) -> str:
-        """Why the suite is not one of this Python version; empty if it is."""
-        if sys.version_info < self.since:
-            return "new in Python {}.{}".format(*self.since)
-        return ""
 
 
 @dataclasses.dataclass(frozen=True)
