@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import flask
 import pytest
 from flask import Flask, appcontext_popped, appcontext_pushed, appcontext_tearing_down, g, request, session
+from flask.ctx import AppContext
 from flask.globals import app_ctx
 
 from flaskthreads_autopatch import Policy, install, is_inherited, suppress_inheritance
@@ -514,9 +515,10 @@ def test_h9_a_do_teardown_appcontext_of_the_users_own_is_called() -> None:
     called: list[bool] = []
 
     class App(Flask):
-        def do_teardown_appcontext(self, *args: t.Any, **kwargs: t.Any) -> None:
+        # Until Flask 3.1 the first argument is the exception; 3.2 looks at the name, and warns of the old signature.
+        def do_teardown_appcontext(self, ctx: AppContext, *args: t.Any) -> None:
             called.append(is_inherited())
-            super().do_teardown_appcontext(*args, **kwargs)
+            super().do_teardown_appcontext(ctx, *args)
 
     app = App("own")
     install(app)
