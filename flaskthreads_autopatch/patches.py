@@ -267,7 +267,7 @@ class Patches:
                 return
         alive = [True]
         wrapper = functools.partial(point.wrapper, self._policy_for)
-        handle = wrapt.wrap_object(point.module, point.attribute, wrapt.FunctionWrapper, (wrapper, alive))
+        handle = wrapt.wrap_object(*_place(point), wrapt.FunctionWrapper, (wrapper, alive))
         self._layers[point] = _Layer(handle, alive)
 
     def _wrap_when_imported(self, point: PatchPoint) -> None:
@@ -286,13 +286,22 @@ class Patches:
         buried, self._buried = self._buried, []
         for point, layer in buried:
             try:
-                wrapt.unwrap_object(point.module, point.attribute, layer.handle)
+                wrapt.unwrap_object(*_place(point), layer.handle)
             except (wrapt.WrapperNotFoundError, wrapt.WrapperNotOutermostError):
                 self._buried.append((point, layer))
 
 
+def _place(point: PatchPoint) -> tuple[type, str]:
+    """The class that *point* names, and the attribute."""
+    found, attribute, _ = wrapt.resolve_path(point.module, point.attribute)
+    # gevent puts a subclass of its own in the place of Thread, which stands before Timer in the MRO of gevent's Timer:
+    # a wrapper in there would hide Timer.__init__.
+    owner = t.cast(type, found)
+    return next((cls for cls in owner.__mro__ if cls.__module__ == point.module), owner), attribute
+
+
 def _chain(point: PatchPoint) -> list[t.Any]:
-    return list(wrapt.wrapper_chain(wrapt.resolve_path(point.module, point.attribute)[2]))
+    return list(wrapt.wrapper_chain(wrapt.resolve_path(*_place(point))[2]))
 
 
 def _origin(layer: t.Any) -> str:
