@@ -187,7 +187,7 @@ def main() -> None:
 
     classes = [threading.Thread, threading.Timer, gevent.threading.Thread, gevent.threading.Timer]
     classes += [concurrent.futures.ThreadPoolExecutor, ThreadPool]
-    born_with = [dict(vars(cls)) for cls in classes]
+    born_with = [dict(vars(cls)) for cls in classes]  # keeps what is compared by its identity
     report: dict[str, t.Any] = {}
     with autopatch.enable(), app.test_request_context("/report"):
         if WHEN == "after":
@@ -205,7 +205,12 @@ def main() -> None:
         with autopatch.ThreadPoolWithAppContextExecutor(1) as explicit:
             report["explicit"] = explicit.submit(look).result()
             report["explicit worker"] = concurrent.futures.ThreadPoolExecutor.submit(explicit, look).result()
-    report["as born"] = [dict(vars(cls)) for cls in classes] == born_with
+    report["changed"] = [
+        f"{cls.__module__}:{cls.__qualname__}.{name}"
+        for cls, before in zip(classes, born_with, strict=True)
+        for name in before.keys() | vars(cls).keys()
+        if vars(cls).get(name, "gone") is not before.get(name, "new")
+    ]
     report["native submit"] = type(vars(gevent.threadpool.ThreadPoolExecutor)["submit"]).__name__
     print(json.dumps(report))
 
