@@ -256,11 +256,14 @@ class Patches:
         return {point.name: [_origin(entry) for entry in _chain(point)[:-1]] for point in points}
 
     def _wrap(self, point: PatchPoint) -> None:
-        if point in self._layers:
-            return
-        chain = _chain(point)
+        if (layer := self._layers.get(point)) is not None:
+            if _is_there(point, layer.handle):
+                return
+            # Somebody's off switch has taken it out, or it cannot be seen below theirs: one layer at most is alive.
+            layer.alive.clear()
+            self._buried.append((point, self._layers.pop(point)))
         for buried in self._buried:
-            if buried[0] == point and any(entry is buried[1].handle for entry in chain):
+            if buried[0] == point and _is_there(point, buried[1].handle):
                 self._buried.remove(buried)
                 self._layers[point] = buried[1]
                 buried[1].alive.append(True)
@@ -285,6 +288,7 @@ class Patches:
     def _dig_out(self) -> None:
         buried, self._buried = self._buried, []
         for point, layer in buried:
+            _is_there(point, layer.handle)
             try:
                 wrapt.unwrap_object(*_place(point), layer.handle)
             except (wrapt.WrapperNotFoundError, wrapt.WrapperNotOutermostError):
@@ -302,6 +306,26 @@ def _place(point: PatchPoint) -> tuple[type, str]:
 
 def _chain(point: PatchPoint) -> list[t.Any]:
     return list(wrapt.wrapper_chain(wrapt.resolve_path(*_place(point))[2]))
+
+
+def _is_there(point: PatchPoint, handle: object) -> bool:
+    """Whether *handle* lies on *point*.
+
+    Who reads a wrapped method from its class, and later writes it back, writes its bound form, as OpenTelemetry's off
+    switch does: the handle itself is put back in its place, where it can be taken out.
+    """
+    above = None
+    for entry in _chain(point):
+        if entry is handle:
+            return True
+        if issubclass(type(entry), wrapt.BoundFunctionWrapper) and entry._self_parent is handle:
+            if above is None:
+                setattr(*_place(point), handle)
+            elif issubclass(type(above), wrapt.BaseObjectProxy):
+                above.__wrapped__ = handle
+            return True
+        above = entry
+    return False
 
 
 def _origin(layer: t.Any) -> str:
