@@ -135,3 +135,25 @@ def test_all_teardown_handlers_run_below_somebodys_wrapper_of_flasks_h9(app: Fla
     finally:
         wrapt.unwrap_object(Flask, "do_teardown_appcontext", handle)
     assert ran == ["own", None]
+
+
+def test_subclasses_of_a_class_in_the_place_of_thread_inherit(
+    app: Flask, installed: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As Datadog's coverage puts one there; a thread of a class of its own is one of its background threads.
+    theirs = t.cast(t.Any, type("CoverageCollectingThread", (threading.Thread,), {"__module__": "ddtrace.internal.x"}))
+    monkeypatch.setattr(threading, "Thread", theirs)
+
+    class Subclass(theirs):
+        def run(self) -> None:
+            inherited.append(autopatch.is_inherited())
+
+    class Background(Subclass):
+        __module__ = "ddtrace.internal.y"
+
+    inherited: list[bool] = []
+    with app.app_context():
+        for thread in (Subclass(), Background()):
+            thread.start()
+            thread.join()
+    assert inherited == [True, False]
