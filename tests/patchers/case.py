@@ -24,7 +24,7 @@ import wrapt
 from flask import Flask, g, has_app_context
 from flask.signals import appcontext_pushed, appcontext_tearing_down
 
-from . import layers
+from . import background, layers
 
 CLASSES: tuple[type, ...] = (threading.Thread, threading.Timer, ThreadPoolExecutor, ThreadPool, Future, Flask)
 
@@ -187,8 +187,12 @@ def main() -> None:
 
 def answer_and_exit(request: dict[str, t.Any]) -> t.NoReturn:
     try:
-        names = [name for _, name in request["steps"]]
-        print(json.dumps(Case(request["in our place"], names).run(request["steps"])), flush=True)
+        if "background" in request:
+            answer: t.Any = background.run(request["background"])
+        else:
+            names = [name for _, name in request["steps"]]
+            answer = Case(request["in our place"], names).run(request["steps"])
+        print(json.dumps({"answer": answer}), flush=True)
     except BaseException:
         print(json.dumps({"raised": traceback.format_exc()}), flush=True)
     finally:

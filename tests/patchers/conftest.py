@@ -23,13 +23,14 @@ QUIET = {
 }
 """Agents must not look for their servers."""
 
+Ask = Callable[[dict[str, t.Any]], t.Any]
 Steps = tuple[tuple[str, str], ...]
 RunCase = Callable[[str, Steps], dict[str, t.Any]]
 
 
 @pytest.fixture(scope="session")
-def run_case() -> Iterator[RunCase]:
-    """Run steps with what stands in our place, in a process of its own, and return its report."""
+def ask() -> Iterator[Ask]:
+    """Have something done in a process of its own, and return what is reported."""
     command = [sys.executable, "-m", "tests.patchers.case"]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, env={**os.environ, **QUIET}
@@ -37,14 +38,24 @@ def run_case() -> Iterator[RunCase]:
     assert process.stdin is not None
     assert process.stdout is not None
 
-    @functools.cache
-    def run(in_our_place: str, steps: Steps) -> dict[str, t.Any]:
-        process.stdin.write(json.dumps({"in our place": in_our_place, "steps": steps}) + "\n")
+    def ask(request: dict[str, t.Any]) -> t.Any:
+        process.stdin.write(json.dumps(request) + "\n")
         report: dict[str, t.Any] = json.loads(process.stdout.readline())
-        assert "steps" in report, report.get("raised", report)
-        return report
+        assert "answer" in report, report.get("raised", report)
+        return report["answer"]
 
-    yield run
+    yield ask
     process.stdin.close()
     process.stdout.close()
     assert process.wait(30) == 0
+
+
+@pytest.fixture(scope="session")
+def run_case(ask: Ask) -> RunCase:
+    """Run steps with what stands in our place, and return the report."""
+
+    @functools.cache
+    def run(in_our_place: str, steps: Steps) -> dict[str, t.Any]:
+        return t.cast("dict[str, t.Any]", ask({"in our place": in_our_place, "steps": steps}))
+
+    return run
