@@ -226,6 +226,7 @@ IGNORED: dict[str, str] = {
     "redis.background": _SERVICE,
     "redis.client:PubSubWorkerThread": _SERVICE,
     "redis.keyspace_notifications": _SERVICE,
+    "limits.storage": "clears away everybody's expired counts",
     "pymongo": _SERVICE,
     "kafka": _SERVICE,
     "confluent_kafka": _SERVICE,

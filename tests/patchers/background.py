@@ -146,6 +146,12 @@ def redis() -> None:
     scheduler.run_recurring(1000, print)
 
 
+def limits() -> None:
+    from limits.storage import MemoryStorage
+
+    MemoryStorage().incr("key", 60)
+
+
 def queue_listener() -> None:
     listener = logging.handlers.QueueListener(queue.Queue())
     listener.start()
@@ -184,7 +190,7 @@ STARTERS: dict[str, Callable[[], None]] = {
     for starter in (
         *(opentelemetry_traces_over_http, opentelemetry_traces_over_grpc, opentelemetry_logs, opentelemetry_metrics),
         *(sentry, datadog, newrelic, prometheus, apscheduler, pymongo, psycopg_pool, redis),
-        *(queue_listener, waitress, werkzeug, of_the_user),
+        *(limits, queue_listener, waitress, werkzeug, of_the_user),
     )
 }
 
@@ -197,7 +203,7 @@ def report(kind: str, what: str, inherits: bool) -> None:
 
 def _look_at_start(wrapped: t.Any, thread: threading.Thread, args: t.Any, kwargs: t.Any) -> t.Any:
     bound = binding.bound_run(thread)
-    target = getattr(thread, "_target", None) or type(thread)
+    target = getattr(thread, "_target", None) or getattr(thread, "function", None) or type(thread)
     report("thread", f"{target.__module__}:{target.__qualname__}", bound is not None and bound.snapshot is not None)
     return wrapped(*args, **kwargs)
 

@@ -35,6 +35,7 @@ STARTED = {
     "pymongo": {"pymongo.periodic_executor:PeriodicExecutor._run"},
     "psycopg_pool": {"psycopg_pool.sched:Scheduler.run", "psycopg_pool.pool:ConnectionPool.worker"},
     "redis": {"redis.client:PubSubWorkerThread", "redis.background:_start_event_loop_in_thread"},
+    "limits": {"limits.storage.memory:MemoryStorage.__expire_events"},
     "queue_listener": {"logging.handlers:QueueListener._monitor"},
     "waitress": {"waitress.task:ThreadedTaskDispatcher.handler_thread"},
     "werkzeug": {
