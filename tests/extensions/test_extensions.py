@@ -208,7 +208,6 @@ def test_flask_jwt_extended(installed: Flask, counts: Counts, start: Start) -> N
     assert counts.inherited == 6
 
 
-@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:flask_session")
 def test_flask_session(installed: Flask, counts: Counts, start: Start, tmp_path: Path) -> None:
     """A session on the server: the thread reads and writes the one of its request, and it is saved once, by that."""
     from cachelib.file import FileSystemCache
