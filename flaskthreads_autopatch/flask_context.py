@@ -138,7 +138,8 @@ if _HAS_REQUEST_CONTEXT:
             _guarded(ctx.app, fn, ctx.pop, exc)
 
     def _tear_down(app: Flask, exc: BaseException | None, fn: object) -> None:
-        if type(app).do_teardown_appcontext is not Flask.do_teardown_appcontext:
+        # By owner: an agent may have wrapped Flask's own, and what is read from a wrapper is never the same object.
+        if _owner_of_teardown(type(app)) is not Flask:
             # The user's own: it is called as it stands.
             _guarded(app, fn, app.do_teardown_appcontext, exc)
             return
@@ -148,6 +149,9 @@ if _HAS_REQUEST_CONTEXT:
         # Without blinker, which Flask 2.2 does not require, a signal has no receivers at all.
         if getattr(appcontext_tearing_down, "receivers", None):
             _guarded(app, fn, _send_tearing_down, app, exc)
+
+    def _owner_of_teardown(cls: type[Flask]) -> type:
+        return next(base for base in cls.__mro__ if "do_teardown_appcontext" in vars(base))
 
     def _call_handler(app: Flask, func: t.Any, exc: BaseException | None) -> None:
         app.ensure_sync(func)(exc)

@@ -255,18 +255,21 @@ class Patches:
         return {point.name: [_origin(entry) for entry in _chain(point)[:-1]] for point in points}
 
     def _wrap(self, point: PatchPoint) -> None:
-        if point in self._layers:
-            return
-        chain = _chain(point)
+        if (layer := self._layers.get(point)) is not None:
+            if _is_there(point, layer.handle):
+                return
+            # Somebody's off switch has taken it out, or it cannot be seen below theirs: one layer at most is alive.
+            layer.alive.clear()
+            self._buried.append((point, self._layers.pop(point)))
         for buried in self._buried:
-            if buried[0] == point and any(entry is buried[1].handle for entry in chain):
+            if buried[0] == point and _is_there(point, buried[1].handle):
                 self._buried.remove(buried)
                 self._layers[point] = buried[1]
                 buried[1].alive.append(True)
                 return
         alive = [True]
         wrapper = functools.partial(point.wrapper, self._policy_for)
-        handle = wrapt.wrap_object(point.module, point.attribute, wrapt.FunctionWrapper, (wrapper, alive))
+        handle = wrapt.wrap_object(*_place(point), wrapt.FunctionWrapper, (wrapper, alive))
         self._layers[point] = _Layer(handle, alive)
 
     def _wrap_when_imported(self, point: PatchPoint) -> None:
@@ -284,18 +287,44 @@ class Patches:
     def _dig_out(self) -> None:
         buried, self._buried = self._buried, []
         for point, layer in buried:
-            owner, name, found = wrapt.resolve_path(point.module, point.attribute)
-            if getattr(found, "_self_parent", None) is layer.handle:
-                # Somebody has put back what getattr() gave them of ours: wrapt's bound form of the layer.
-                setattr(owner, name, layer.handle)
+            _is_there(point, layer.handle)
             try:
-                wrapt.unwrap_object(point.module, point.attribute, layer.handle)
+                wrapt.unwrap_object(*_place(point), layer.handle)
             except (wrapt.WrapperNotFoundError, wrapt.WrapperNotOutermostError):
                 self._buried.append((point, layer))
 
 
+def _place(point: PatchPoint) -> tuple[type, str]:
+    """The class that *point* names, and the attribute."""
+    found, attribute, _ = wrapt.resolve_path(point.module, point.attribute)
+    # gevent puts a subclass of its own in the place of Thread, which stands before Timer in the MRO of gevent's Timer:
+    # a wrapper in there would hide Timer.__init__.
+    owner = t.cast(type, found)
+    return next((cls for cls in owner.__mro__ if cls.__module__ == point.module), owner), attribute
+
+
 def _chain(point: PatchPoint) -> list[t.Any]:
-    return list(wrapt.wrapper_chain(wrapt.resolve_path(point.module, point.attribute)[2]))
+    return list(wrapt.wrapper_chain(wrapt.resolve_path(*_place(point))[2]))
+
+
+def _is_there(point: PatchPoint, handle: object) -> bool:
+    """Whether *handle* lies on *point*.
+
+    Who reads a wrapped method from its class, and later writes it back, writes its bound form, as OpenTelemetry's off
+    switch does: the handle itself is put back in its place, where it can be taken out.
+    """
+    above = None
+    for entry in _chain(point):
+        if entry is handle:
+            return True
+        if issubclass(type(entry), wrapt.BoundFunctionWrapper) and entry._self_parent is handle:
+            if above is None:
+                setattr(*_place(point), handle)
+            elif issubclass(type(above), wrapt.BaseObjectProxy):
+                above.__wrapped__ = handle
+            return True
+        above = entry
+    return False
 
 
 def _origin(layer: t.Any) -> str:

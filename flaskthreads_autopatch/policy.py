@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import dataclasses
 import functools
+import threading
 import typing as t
 import weakref
 from collections.abc import Iterator, Mapping
@@ -87,7 +88,9 @@ class Policy:
 
     def why_class_ignored(self, cls: type) -> str | None:
         """Why threads of class *cls* do not inherit; None if they do."""
-        reasons = (_why_path_ignored(self.ignore, base.__module__, base.__qualname__) for base in cls.__mro__)
+        # A class that somebody has put in the place of Thread says nothing of who starts it: it may be anybody's base.
+        bases = [base for base in cls.__mro__ if base is not threading.Thread and base is not threading.Timer]
+        reasons = (_why_path_ignored(self.ignore, base.__module__, base.__qualname__) for base in bases)
         return next(filter(None, reasons), None)
 
 
