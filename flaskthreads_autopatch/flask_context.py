@@ -60,11 +60,6 @@ def is_in_transition(ctx: AppContext) -> bool:
     return getattr(ctx, _MARK, None) is False
 
 
-def open_for_use(ctx: t.Any) -> None:
-    """Ends the way in: from now on the user's code runs in this context."""
-    ctx._flaskthreads_autopatch = True
-
-
 def has_foreign_request() -> bool:
     """Whether a request context is active that an app context entered now would not cover (Flask < 3.2)."""
     return _cv_request.get(None) is not None
@@ -116,6 +111,7 @@ if _HAS_REQUEST_CONTEXT:
             # A receiver of appcontext_pushed raised, and Flask leaves the context pushed.
             leave(ctx, None, exc, fn)
             raise
+        ctx._flaskthreads_autopatch = True
         if lent is None:
             return ctx, None
         # RequestContext.copy() builds a URL adapter: ten times the price. The copy of the state becomes the __dict__,
@@ -143,11 +139,15 @@ if _HAS_REQUEST_CONTEXT:
             _cv_app.set(ctx)  # H16: somebody pushed a context and never popped it
         app: Flask = ctx.app
         try:
-            _tear_down(app, exc, fn)
+            own_teardown = type(app).do_teardown_appcontext is not Flask.do_teardown_appcontext
+            # Without blinker, which Flask 2.2 does not require, a signal has no receivers at all.
+            if app.teardown_appcontext_funcs or own_teardown or getattr(appcontext_tearing_down, "receivers", None):
+                _tear_down(app, own_teardown, exc, fn)
         finally:
+            if len(tokens) > 1:
+                del tokens[1:]  # the task has pushed this very context again
             # With a second entry in the list, pop() takes this for a nested push and leaves the teardown, which has
-            # run, alone. More than one of ours: the task has pushed this very context again.
-            del tokens[1:]
+            # run, alone.
             tokens.insert(0, None)
             if _cv_app.get(None) is not ctx:
                 _cv_app.set(ctx)  # the same, by a teardown handler
@@ -156,15 +156,14 @@ if _HAS_REQUEST_CONTEXT:
             except Exception:
                 _log_error(app, fn)
 
-    def _tear_down(app: Flask, exc: BaseException | None, fn: object) -> None:
-        if type(app).do_teardown_appcontext is not Flask.do_teardown_appcontext:
+    def _tear_down(app: Flask, own_teardown: bool, exc: BaseException | None, fn: object) -> None:
+        if own_teardown:
             # The user's own: it is called as it stands.
             _guarded(app, fn, app.do_teardown_appcontext, exc)
             return
         # Flask's own stops at the first handler that raises, and leaks what the later ones would free (H9).
         for func in reversed(app.teardown_appcontext_funcs):
             _guarded(app, fn, _call_handler, app, func, exc)
-        # Without blinker, which Flask 2.2 does not require, a signal has no receivers at all.
         if getattr(appcontext_tearing_down, "receivers", None):
             _guarded(app, fn, _send_tearing_down, app, exc)
 
@@ -209,6 +208,7 @@ else:
             # A receiver of appcontext_pushed raised, and Flask leaves the context pushed.
             leave(ctx, None, exc, fn)
             raise
+        ctx._flaskthreads_autopatch = True
         if lent is not None:
             ctx.__dict__.update(lent)
         return ctx, None
