@@ -59,6 +59,8 @@ class Policy:
         """Why the entry of ``g`` called *name*, of class *cls*, stays home; None if it is inherited."""
         if name in catalogue.THREAD_BOUND_NAMES:
             return catalogue.THREAD_BOUND_NAMES[name]
+        if not self.exclude:
+            return _why_in_catalogue(cls)
         for pattern in self.exclude:
             if ":" not in pattern and fnmatchcase(name, pattern):
                 return f"excluded by {pattern!r}"

@@ -118,30 +118,31 @@ class Snapshot:
 
     def _take(self, values: dict[str, t.Any], policy: Policy) -> _Entries:
         """What is inherited of the entries of ``g``. Takes the rest out of *values*."""
-        suspects = [name for name, value in values.items() if type(value) not in PLAIN_TYPES]
-        for name in values if policy.exclude else THREAD_BOUND_NAMES:
-            if name in values and name not in suspects:
-                suspects.append(name)
-        if not suspects:
-            return values, _EMPTY, _EMPTY
+        home: dict[str, str] = {}
+        for name in THREAD_BOUND_NAMES:
+            if name in values:
+                home[name] = THREAD_BOUND_NAMES[name]
         openable: dict[str, t.Any] = {}
         namespaces: dict[str, _Entries] = {}
-        home: dict[str, str] = {}
-        for name in suspects:
-            value = values[name]
+        by_type = not policy.exclude
+        for name, value in values.items():
             cls = type(value)
+            if by_type and cls in PLAIN_TYPES:
+                continue
             if reason := policy.why_home(name, cls):
                 home[name] = reason
-                _say_once(name, reason)
             elif cls is SimpleNamespace:
                 # Extensions keep their state on g in one of these, and change it: each child has its own (H8).
                 namespaces[name] = _take_attributes(vars(value), policy)
             elif cls not in PLAIN_TYPES:
                 openable[name] = value
-        if home or namespaces:
+        for name in namespaces:
+            del values[name]
+        if home:
             self.stayed_home = home
-            for name in (*home, *namespaces):
+            for name, reason in home.items():
                 del values[name]
+                _say_once(name, reason)
         return values, openable, namespaces
 
 
