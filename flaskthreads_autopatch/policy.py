@@ -9,6 +9,7 @@ import typing as t
 import weakref
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
+from types import FunctionType
 
 from . import catalogue
 
@@ -75,10 +76,11 @@ class Policy:
 
     def why_ignored(self, fn: object, args: tuple[t.Any, ...] = ()) -> str | None:
         """Why the callable *fn*, called with *args*, does not inherit; None if it does."""
-        while isinstance(fn, functools.partial):
-            args, fn = fn.args + args, fn.func
-        if type(getattr(fn, "__self__", None)) is contextvars.Context:
-            return "carries context variables of its own"
+        if type(fn) is not FunctionType:
+            while isinstance(fn, functools.partial):
+                args, fn = fn.args + args, fn.func
+            if type(getattr(fn, "__self__", None)) is contextvars.Context:
+                return "carries context variables of its own"
         module, qualname = getattr(fn, "__module__", None), getattr(fn, "__qualname__", None)
         if not isinstance(module, str) or not isinstance(qualname, str):
             module, qualname = type(fn).__module__, type(fn).__qualname__

@@ -60,8 +60,8 @@ class Effort(t.NamedTuple):
     quick: bool
 
 
-QUICK = Effort(processes=2, rounds=8, batch=0.004, quick=True)
-FULL = Effort(processes=6, rounds=20, batch=0.01, quick=False)
+QUICK = Effort(processes=2, rounds=15, batch=0.002, quick=True)
+FULL = Effort(processes=5, rounds=40, batch=0.003, quick=False)
 
 
 class Missing(Exception):
