@@ -76,12 +76,13 @@ def _platform() -> str:
 def _table(scenario: harness.Scenario, results: dict[str, harness.Result]) -> str:
     lines = [
         f"\n## {scenario.title}\n",
-        f"| | median | / {scenario.base} | quartiles of the ratio |",
-        "|---|---:|---:|---|",
+        f"| | median | / {scenario.base} | quartiles of the ratio | ratio of minima |",
+        "|---|---:|---:|---|---:|",
     ]
     for result in results.values():
         value = _show(result.median, scenario.unit)
-        lines.append(f"| {result.column} | {value} | {result.ratio:.3f} | {result.low:.3f} to {result.high:.3f} |")
+        quartiles = f"{result.low:.3f} to {result.high:.3f}"
+        lines.append(f"| {result.column} | {value} | {result.ratio:.3f} | {quartiles} | {result.of_minima:.3f} |")
     return "\n".join(lines)
 
 

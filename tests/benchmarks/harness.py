@@ -172,21 +172,25 @@ class Result(t.NamedTuple):
     low: float
     high: float
     """The quartiles of those ratios."""
+    of_minima: float
+    """The ratio of the shortest time in each process, in the middle of the processes: what the machine can do."""
 
 
 def results(scenario: Scenario, suite: pyperf.BenchmarkSuite) -> dict[str, Result]:
     """By column, what *suite* says about *scenario*."""
     prefix = f"{scenario.name}: "
-    series = {
-        name.removeprefix(prefix): list(suite.get_benchmark(name).get_values())
+    # By process, the values round by round.
+    series: dict[str, list[list[float]]] = {
+        name.removeprefix(prefix): [list(run.values) for run in suite.get_benchmark(name).get_runs()]
         for name in suite.get_benchmark_names()
         if name.startswith(prefix)
     }
     base = series.get(scenario.base)
-    return {column: _result(column, values, base or values) for column, values in series.items()}
+    return {column: _result(column, runs, base or runs) for column, runs in series.items()}
 
 
-def _result(column: str, values: list[float], base: list[float]) -> Result:
-    ratios = [value / reference for value, reference in zip(values, base, strict=True) if reference]
-    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
-    return Result(column, statistics.median(values), middle, low, high)
+def _result(column: str, runs: list[list[float]], base: list[list[float]]) -> Result:
+    rounds = [pair for run, base_run in zip(runs, base, strict=True) for pair in zip(run, base_run, strict=True)]
+    low, ratio, high = statistics.quantiles([value / reference for value, reference in rounds], n=4)
+    of_minima = statistics.median(min(run) / min(base_run) for run, base_run in zip(runs, base, strict=True))
+    return Result(column, statistics.median(value for value, _ in rounds), ratio, low, high, of_minima)

@@ -21,6 +21,7 @@ class User:
 def make_app() -> Flask:
     app = Flask("benchmarks")
     app.secret_key = "benchmarks"
+    app.add_url_rule("/orders/<int:order>", "orders", lambda order: "")
     return app
 
 
@@ -36,7 +37,7 @@ def app_context() -> Iterator[None]:
 @contextlib.contextmanager
 def request_context(plain: int = 3, objects: int = 2) -> Iterator[None]:
     """A request with a session and entries of ``g``: plain values, and objects that a teardown could close."""
-    with app.test_request_context("/orders?page=2"):
+    with app.test_request_context("/orders/7?page=2"):
         session["user_id"] = 1
         for i in range(plain):
             setattr(g, f"plain_{i}", f"value {i}")
