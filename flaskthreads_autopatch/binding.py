@@ -130,7 +130,7 @@ class BoundRun:
         try:
             if snapshot is None or (self.holds is not None and not self.holds(snapshot.app)):
                 return run()
-            return snapshot.run(run)
+            return snapshot.replay(run, (), {})
         finally:
             del self, thread, run, snapshot
 

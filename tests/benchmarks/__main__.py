@@ -28,7 +28,7 @@ def main() -> None:
     if options.list:
         print(*(f"{scenario.name:28}{scenario.title}" for scenario in SCENARIOS), sep="\n")
         return
-    chosen = _chosen(options.only)
+    chosen = _chosen(options.only, options.quick and not options.source)
     if options.source:
         suite = pyperf.BenchmarkSuite.load(str(options.source))
     else:
@@ -44,8 +44,11 @@ def main() -> None:
         options.chart.write_text(chart.draw(found))
 
 
-def _chosen(names: list[str] | None) -> list[harness.Scenario]:
-    chosen = [scenario for scenario in SCENARIOS if not names or scenario.name.startswith(tuple(names))]
+def _chosen(names: list[str] | None, quick: bool) -> list[harness.Scenario]:
+    if names:
+        chosen = [scenario for scenario in SCENARIOS if scenario.name.startswith(tuple(names))]
+    else:
+        chosen = [scenario for scenario in SCENARIOS if not (quick and scenario.slow)]
     if not chosen:
         sys.exit(f"No scenario's name begins with {names}; --list shows them.")
     return chosen

@@ -78,6 +78,7 @@ SCENARIOS = (
         "by hand",
         _columns,
         sampled=True,
+        share=0.5,
         around=_servers,
     ),
 )

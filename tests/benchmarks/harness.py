@@ -46,6 +46,8 @@ class Scenario(t.NamedTuple):
     """The columns measure by themselves, in processes of their own, and return the value."""
     share: float = 1.0
     """Of the usual number of rounds."""
+    slow: bool = False
+    """Left out of a quick run, unless it is asked for by its name."""
     around: State = contextlib.nullcontext
     """What must be there while a sampled scenario is measured."""
 
@@ -75,7 +77,7 @@ def timed(scenario: Scenario, effort: Effort) -> pyperf.BenchmarkSuite:
     columns = scenario.columns()
     loops = {column.name: _calibrate(column, effort.batch) for column in columns}
     values: dict[str, list[float]] = {column.name: [] for column in columns}
-    for _ in range(max(3, round(effort.rounds * scenario.share))):
+    for _ in range(max(2, round(effort.rounds * scenario.share))):
         for column in columns:
             values[column.name].append(_time(column, loops[column.name]))
     return _suite(scenario, values)
@@ -86,7 +88,7 @@ def sampled(scenario: Scenario, effort: Effort, log: Callable[[str], None]) -> p
     values: dict[str, list[float]] = {}
     columns = scenario.columns()
     with scenario.around():
-        for _ in range(max(3, round(effort.rounds * scenario.share))):
+        for _ in range(max(2, round(effort.rounds * scenario.share))):
             for column in list(columns):
                 try:
                     values.setdefault(column.name, []).append(t.cast(float, column.call()))

@@ -97,6 +97,7 @@ SCENARIOS = (
         functools.partial(_columns, "resident", 1_000_000),
         unit="integer",
         sampled=True,
+        slow=True,
         share=0.05,
     ),
 )

@@ -50,5 +50,6 @@ SCENARIOS = (
             Column("enable(); disable()", functools.partial(_sample, "off")),
         ],
         sampled=True,
+        share=0.5,
     ),
 )

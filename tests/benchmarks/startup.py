@@ -71,4 +71,6 @@ def _columns() -> list[Column]:
     return columns
 
 
-SCENARIOS = (Scenario("start-up", "Start of an interpreter", "bare, never importing Flask", _columns, sampled=True),)
+SCENARIOS = (
+    Scenario("start-up", "Start of an interpreter", "bare, never importing Flask", _columns, sampled=True, share=0.5),
+)
