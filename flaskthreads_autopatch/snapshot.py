@@ -94,9 +94,7 @@ class Snapshot:
         entries = self._entries
         try:
             if not bare and (self._context is not None or flask_context.has_foreign_request()):
-                # A copy: a Context can be entered once at a time.
-                context = clean_context() if self._context is None else self._context.copy()
-                return context.run(self.replay, fn, args, kwargs, True)
+                return self._own_context().run(self.replay, fn, args, kwargs, True)
             ctx, token = flask_context.enter(self.app, self._lent, fn)
             own_g = ctx.g
             try:
@@ -115,6 +113,10 @@ class Snapshot:
                 flask_context.leave(ctx, token, error, fn)
         finally:
             del self, fn, args, kwargs, ctx, token, error, own_g, entries
+
+    def _own_context(self) -> contextvars.Context:
+        # A copy: a Context can be entered once at a time.
+        return clean_context() if self._context is None else self._context.copy()
 
     def _take(self, values: dict[str, t.Any], policy: Policy) -> _Entries:
         """What is inherited of the entries of ``g``. Takes the rest out of *values*."""

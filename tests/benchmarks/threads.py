@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import threading
 import typing as t
@@ -29,9 +30,8 @@ def identity(item: int) -> int:
 
 def _round_trip_columns() -> list[Column]:
     pool = _warm(ThreadPoolExecutor(1))
-    with app.app_context():
-        theirs = FlaskExecutor(app)
-        app.config["EXECUTOR_MAX_WORKERS"] = 1
+    app.config["EXECUTOR_MAX_WORKERS"] = 1
+    theirs = FlaskExecutor(app)
 
     def submit() -> None:
         pool.submit(task).result()
@@ -127,9 +127,9 @@ def _timer_columns() -> list[Column]:
 
 def _map_columns() -> list[Column]:
     pool = _warm(ThreadPoolExecutor(1))
-    with app.app_context():
-        theirs = FlaskExecutor(app, name="map")
-        app.config["MAP_EXECUTOR_MAX_WORKERS"] = 1
+    # With more workers its map fails: it pushes one copy of the request context in all of them.
+    app.config["EXECUTOR_MAX_WORKERS"] = 1
+    theirs = FlaskExecutor(app)
 
     def mapped() -> None:
         for _ in pool.map(identity, ITEMS):
@@ -157,6 +157,7 @@ def _map_columns() -> list[Column]:
 
 def _thread_pool_columns() -> list[Column]:
     pool = ThreadPool(1)
+    atexit.register(pool.terminate)
     pool.map(identity, ITEMS)
 
     def mapped() -> None:
