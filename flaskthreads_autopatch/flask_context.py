@@ -142,12 +142,22 @@ if _HAS_REQUEST_CONTEXT:
             # The user's own: it is called as it stands.
             _guarded(app, fn, app.do_teardown_appcontext, exc)
             return
+        try:
+            _call_handlers(app, reversed(app.teardown_appcontext_funcs), exc, fn)
+        finally:
+            # Without blinker, which Flask 2.2 does not require, a signal has no receivers at all.
+            if getattr(appcontext_tearing_down, "receivers", None):
+                _guarded(app, fn, _send_tearing_down, app, exc)
+
+    def _call_handlers(app: Flask, handlers: t.Iterator[t.Any], exc: BaseException | None, fn: object) -> None:
         # Flask's own stops at the first handler that raises, and leaks what the later ones would free (H9).
-        for func in reversed(app.teardown_appcontext_funcs):
-            _guarded(app, fn, _call_handler, app, func, exc)
-        # Without blinker, which Flask 2.2 does not require, a signal has no receivers at all.
-        if getattr(appcontext_tearing_down, "receivers", None):
-            _guarded(app, fn, _send_tearing_down, app, exc)
+        try:
+            for func in handlers:
+                _guarded(app, fn, _call_handler, app, func, exc)
+        except BaseException:
+            # No Exception, as gevent's Timeout, which may strike in a handler that waits: after the others, it goes on.
+            _call_handlers(app, handlers, exc, fn)
+            raise
 
     def _call_handler(app: Flask, func: t.Any, exc: BaseException | None) -> None:
         app.ensure_sync(func)(exc)
