@@ -21,9 +21,9 @@ else:
 class BoundCallable(_Proxy):
     """A callable bound to a snapshot, which it replays at each call. Looks like the callable: it is a wrapt proxy."""
 
-    def __init__(self, fn: Callable[..., t.Any], snapshot: Snapshot) -> None:
+    def __init__(self, fn: Callable[..., t.Any], snapshot: Snapshot | None) -> None:
         super().__init__(fn)
-        self._self_snapshot: Snapshot | None = snapshot
+        self._self_snapshot = snapshot
 
     def __call__(self, /, *args: t.Any, **kwargs: t.Any) -> t.Any:
         try:
@@ -63,6 +63,39 @@ class BoundCallback(BoundTask):
     def _self_take(self) -> Snapshot | None:
         snapshot = super()._self_take()
         return None if self._self_adder == threading.get_ident() else snapshot
+
+
+class BoundEnd(BoundTask):
+    """The same for what is called when all is done: then each of the *others* lets go of its snapshot too."""
+
+    def __init__(self, fn: Callable[..., t.Any], snapshot: Snapshot | None, others: list[BoundCallable]) -> None:
+        super().__init__(fn, snapshot)
+        self._self_others = others
+
+    def _self_take(self) -> Snapshot | None:
+        while self._self_others:
+            self._self_others.pop()._self_snapshot = None
+        return super()._self_take()
+
+
+def bind_with_ends(
+    fns: list[Callable[..., t.Any] | None], snapshots: list[Snapshot | None]
+) -> tuple[BoundCallable, BoundEnd, BoundEnd]:
+    """A function that a pool calls, its callback and its error callback, each bound to its snapshot.
+
+    Of the callbacks one is called at the end, and the result keeps both; a result that is an exception keeps, by its
+    traceback, the function. So both are there, whether they were given or not, and the one called lets all go.
+    """
+    func, callback, error_callback = (fn or _do_nothing for fn in fns)
+    bound = BoundCallable(func, snapshots[0])
+    end = BoundEnd(callback, snapshots[1], [bound])
+    error_end = BoundEnd(error_callback, snapshots[2], [bound, end])
+    end._self_others.append(error_end)
+    return bound, end, error_end
+
+
+def _do_nothing(outcome: object) -> None:
+    """A callback."""
 
 
 def bind(fn: Callable[P, R], snapshot: Snapshot) -> Callable[P, R]:

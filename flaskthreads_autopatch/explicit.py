@@ -69,12 +69,22 @@ class ThreadPoolWithAppContextExecutor(ThreadPoolExecutor):
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
         super().__init__(*args, **kwargs)
         self._made_in = _snapshot_or_none()
+        self._is_shut_down = False
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Schedule ``fn(*args, **kwargs)``. Raises `RuntimeError` if there is no app context to inherit."""
+        if self._is_shut_down:
+            return super().submit(fn, *args, **kwargs)  # which raises
         snapshot = _snapshot_or_none() or self._made_in or _snapshot("ThreadPoolWithAppContextExecutor.submit()")
         task = t.cast("Callable[P, R]", BoundTask(fn, snapshot))
         return _start_clean(super().submit, task, *args, **kwargs)
+
+    def shutdown(self, *args: t.Any, **kwargs: t.Any) -> None:
+        """Take no more tasks, as `ThreadPoolExecutor.shutdown` does, and let go of the context it was made in."""
+        self._is_shut_down = True
+        super().shutdown(*args, **kwargs)
+        # The traceback of an exception that a future keeps refers to the executor, by the frame of the worker.
+        self._made_in = None
 
 
 def copy_current_app_context(fn: Callable[P, R]) -> Callable[P, R]:

@@ -19,7 +19,7 @@ import wrapt
 from flask import Flask
 
 from . import flask_context
-from .binding import BoundCallable, BoundCallback, BoundTask, bind_run, bound_run
+from .binding import BoundCallable, BoundCallback, BoundTask, bind_run, bind_with_ends, bound_run
 from .policy import Policy
 from .snapshot import THREADS_INHERIT_CONTEXT, Snapshot, capture, clean_context, is_suppressed, logger
 
@@ -121,28 +121,33 @@ def _add_done_callback(policy_for: PolicyFor, wrapped: Wrapped, future: t.Any, a
 
 
 def _pool_call(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
-    bound = _bind_arguments(policy_for, BoundCallable, args, kwargs)
-    return wrapped(*bound[0], **bound[1])
+    args, kwargs = _func_first(args, kwargs)
+    if args and (snapshot := _snapshot_for(policy_for, args[0])) is not None:
+        args = (BoundCallable(args[0], snapshot), *args[1:])
+    return wrapped(*args, **kwargs)
 
 
-def _pool_call_once(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
-    bound = _bind_arguments(policy_for, BoundTask, args, kwargs)
-    return wrapped(*bound[0], **bound[1])
+def _pool_call_async(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
+    args, kwargs = _func_first(args, kwargs)
+    if not args or flask_context.active() is None:
+        return wrapped(*args, **kwargs)
+    # The callbacks come fourth and fifth in each of these methods.
+    fns = [args[0], *(args[i] if i < len(args) else kwargs.get(name) for i, name in _CALLBACKS)]
+    snapshots = [None if fn is None else _snapshot_for(policy_for, fn) for fn in fns]
+    if not any(snapshots):
+        return wrapped(*args, **kwargs)
+    func, *ends = bind_with_ends(fns, snapshots)
+    kwargs = kwargs | {name: end for (_, name), end in zip(_CALLBACKS, ends, strict=True)}
+    return wrapped(func, *args[1:3], *args[5:], **kwargs)
 
 
-def _bind_arguments(
-    policy_for: PolicyFor, kind: type[BoundCallable], args: Args, kwargs: Kwargs
-) -> tuple[Args, Kwargs]:
-    # The function comes first in all of ThreadPool's methods; the two callbacks, where there are any, fourth and fifth.
-    def bound(name: str | int, fn: t.Any) -> t.Any:
-        if name not in (0, 3, 4, "func", "callback", "error_callback") or fn is None:
-            return fn
-        snapshot = _snapshot_for(policy_for, fn)
-        return fn if snapshot is None else (kind if name in (0, "func") else BoundTask)(fn, snapshot)
+_CALLBACKS = ((3, "callback"), (4, "error_callback"))
 
-    if flask_context.active() is None:
+
+def _func_first(args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+    if args or "func" not in kwargs:
         return args, kwargs
-    return tuple(bound(i, arg) for i, arg in enumerate(args)), {k: bound(k, arg) for k, arg in kwargs.items()}
+    return (kwargs["func"],), {name: value for name, value in kwargs.items() if name != "func"}
 
 
 def _serve(policy_for: PolicyFor, wrapped: Wrapped, app: Flask, args: Args, kwargs: Kwargs) -> t.Any:
@@ -196,10 +201,13 @@ POINTS: tuple[PatchPoint, ...] = (
     PatchPoint("threading", "Thread.start", _start),
     PatchPoint("concurrent.futures.thread", "ThreadPoolExecutor.submit", _submit),
     PatchPoint("concurrent.futures._base", "Future.add_done_callback", _add_done_callback),
-    PatchPoint("multiprocessing.pool", "ThreadPool.apply_async", _pool_call_once),
+    *(
+        PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", _pool_call_async)
+        for method in ("apply_async", "map_async", "starmap_async")
+    ),
     *(
         PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", _pool_call)
-        for method in ("map", "map_async", "starmap", "starmap_async", "imap", "imap_unordered")
+        for method in ("map", "starmap", "imap", "imap_unordered")
     ),
     *(_ON_FLASK_BEFORE_3_2 if flask_context.REUSES_APP_CONTEXT else ()),
 )
