@@ -192,5 +192,9 @@ class _State:
 
 _state = _State()
 if hasattr(os, "register_at_fork"):
-    # Another thread may hold it, and does not exist in the child.
-    os.register_at_fork(after_in_child=_state.renew_lock)
+    # Another thread may be switching, and does not exist in the child: the fork waits until it is done.
+    os.register_at_fork(
+        before=lambda: _state.lock.acquire(),
+        after_in_parent=lambda: _state.lock.release(),
+        after_in_child=_state.renew_lock,
+    )
