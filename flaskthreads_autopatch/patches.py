@@ -76,13 +76,13 @@ def _init(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, arg
 
 
 def _start(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, args: Args, kwargs: Kwargs) -> t.Any:
-    ctx = flask_context.active()
-    if ctx is None or (policy := policy_for(ctx.app)) is None:
+    ctx, bound = flask_context.active(), bound_run(thread)
+    policy = None if ctx is None else policy_for(ctx.app)
+    if (bound is None and policy is None) or (bound is not None and bound.explicit):
         return wrapped(*args, **kwargs)
-    bound = bound_run(thread)
-    if bound is not None and bound.explicit:
-        return wrapped(*args, **kwargs)
-    snapshot = _thread_snapshot(policy, thread)
+    if policy is None and not is_suppressed():
+        return wrapped(*args, **kwargs)  # it has what it was made in
+    snapshot = None if policy is None else _thread_snapshot(policy, thread)
     undo = bind_run(thread, snapshot) if snapshot is not None or bound is not None else None
     try:
         if snapshot is None or THREADS_INHERIT_CONTEXT:
@@ -265,10 +265,13 @@ class Patches:
 
     def _wrap(self, point: PatchPoint) -> None:
         if point in self._layers:
-            return
-        chain = _chain(point)
+            if _lies_on(point, self._layers[point]):
+                return
+            # Somebody has put back what had stood there before us. It may come back as it went: inert, then.
+            self._layers[point].alive.clear()
+            self._buried.append((point, self._layers.pop(point)))
         for buried in self._buried:
-            if buried[0] == point and any(entry is buried[1].handle for entry in chain):
+            if buried[0] == point and _lies_on(*buried):
                 self._buried.remove(buried)
                 self._layers[point] = buried[1]
                 buried[1].alive.append(True)
@@ -291,16 +294,26 @@ class Patches:
                 self._wrap(point)
 
     def _dig_out(self) -> None:
-        buried, self._buried = self._buried, []
-        for point, layer in buried:
-            owner, name, found = wrapt.resolve_path(point.module, point.attribute)
-            if getattr(found, "_self_parent", None) is layer.handle:
-                # Somebody has put back what getattr() gave them of ours: wrapt's bound form of the layer.
-                setattr(owner, name, layer.handle)
-            try:
-                wrapt.unwrap_object(point.module, point.attribute, layer.handle)
-            except (wrapt.WrapperNotFoundError, wrapt.WrapperNotOutermostError):
-                self._buried.append((point, layer))
+        # What comes out may have been in the way of another.
+        while len(left := [buried for buried in self._buried if not _take_out(*buried)]) < len(self._buried):
+            self._buried = left
+
+
+def _take_out(point: PatchPoint, layer: _Layer) -> bool:
+    owner, name, found = wrapt.resolve_path(point.module, point.attribute)
+    if getattr(found, "_self_parent", None) is layer.handle:
+        # Somebody has put back what getattr() gave them of ours: wrapt's bound form of the layer.
+        setattr(owner, name, layer.handle)
+    try:
+        wrapt.unwrap_object(point.module, point.attribute, layer.handle)
+    except (wrapt.WrapperNotFoundError, wrapt.WrapperNotOutermostError):
+        return False
+    return True
+
+
+def _lies_on(point: PatchPoint, layer: _Layer) -> bool:
+    entries = _chain(point)
+    return any(x is layer.handle or getattr(x, "_self_parent", None) is layer.handle for x in entries)
 
 
 def _chain(point: PatchPoint) -> list[t.Any]:

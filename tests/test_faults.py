@@ -29,7 +29,7 @@ import flaskthreads_autopatch
 from flaskthreads_autopatch import AppContextThread, ThreadPoolWithAppContextExecutor, flask_context
 from flaskthreads_autopatch.binding import bound_run
 
-from .conftest import attributes
+from .conftest import as_born
 
 LIMIT = 60
 """Seconds after which a test that hangs fails."""
@@ -375,7 +375,7 @@ def test_threads_fifty_deep_each_inherit_from_the_last(installed: Flask, popped:
 def test_switching_while_threads_and_tasks_are_started_never_tears_one(app: Flask) -> None:
     """Each of them has inherited the whole of the context, or nothing at all; and in the end all is as it was."""
     rounds, errors, seen = 120, [], []
-    born, whole = attributes(), ("tests", "alice", "example.org")
+    whole = ("tests", "alice", "example.org")
     barrier, working = threading.Barrier(16), set(range(8))
 
     def look() -> None:
@@ -429,4 +429,4 @@ def test_switching_while_threads_and_tasks_are_started_never_tears_one(app: Flas
     assert len(seen) == 8 * rounds * 2
     assert set(seen) == {whole, None}
     flaskthreads_autopatch.disable()
-    assert attributes() == born
+    assert as_born()

@@ -24,7 +24,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 import flaskthreads_autopatch
 from flaskthreads_autopatch import is_inherited, patches, suppress_inheritance
 
-from .conftest import BORN_WITH, attributes
+from .conftest import BORN_WITH, as_born, attributes
 
 LIMIT = 60
 """Seconds after which a thread that hangs fails."""
@@ -57,14 +57,16 @@ class PlainLayer:
     """Somebody's function over whatever stood there. It is taken off by putting that back, whatever lies above."""
 
     def __init__(self, point: patches.PatchPoint) -> None:
-        self.owner, self.attribute, _ = wrapt.resolve_path(point.module, point.attribute)
+        self.owner, self.attribute, found = wrapt.resolve_path(point.module, point.attribute)
         below = getattr(self.owner, self.attribute)
 
         @functools.wraps(below)
         def layer(*args: Any, **kwargs: Any) -> Any:
             return below(*args, **kwargs)
 
-        self.below, self.entry = below, layer
+        # Of ours, what getattr() gives: wrapt's bound form. Of a foreign wrapt layer, which could not come off from under
+        # that, what stands there.
+        self.below, self.entry = below if is_ours(found, point) else found, layer
         setattr(self.owner, self.attribute, layer)
 
     def take_off(self) -> None:
@@ -82,7 +84,7 @@ class WraptLayer:
         self.entry = wrapt.wrap_function_wrapper(self.owner, self.attribute, layer)
 
     def take_off(self) -> None:
-        with suppress(wrapt.WrapperNotOutermostError):
+        with suppress(wrapt.WrapperNotOutermostError, wrapt.WrapperNotFoundError):
             wrapt.unwrap_object(self.owner, self.attribute, self.entry)
 
 
@@ -94,10 +96,18 @@ def chain(point: patches.PatchPoint) -> list[Any]:
     return list(wrapt.wrapper_chain(wrapt.resolve_path(point.module, point.attribute)[2]))
 
 
+def lies_on(point: patches.PatchPoint, layer: Foreign) -> bool:
+    return any(layer.entry is x or layer.entry is getattr(x, "_self_parent", None) for x in chain(point))
+
+
+def is_ours(entry: Any, point: patches.PatchPoint) -> bool:
+    wrapper = entry._self_wrapper if type(entry) in (wrapt.FunctionWrapper, wrapt.BoundFunctionWrapper) else None
+    return getattr(wrapper, "func", None) is point.wrapper
+
+
 def ours_alive(point: patches.PatchPoint) -> int:
     """How many of our own layers work there."""
-    layers = (x for x in chain(point) if type(x) in (wrapt.FunctionWrapper, wrapt.BoundFunctionWrapper))
-    return sum(getattr(x._self_wrapper, "func", None) is point.wrapper and bool(x._self_enabled) for x in layers)
+    return sum(bool(entry._self_enabled) for entry in chain(point) if is_ours(entry, point))
 
 
 class Machine(RuleBasedStateMachine):
@@ -105,7 +115,6 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        assert attributes() == BORN_WITH
         self.enabled = False
         self.installed: set[str] = set()
         self.foreign: list[tuple[patches.PatchPoint, Foreign]] = []
@@ -145,18 +154,22 @@ class Machine(RuleBasedStateMachine):
     @rule(app=apps)
     def uninstall(self, app: str) -> None:
         flaskthreads_autopatch.uninstall(APPS[app])
+        was_on = self.enabled or bool(self.installed)
         self.installed.discard(app)
-        self.check_switch()
+        if was_on and not self.enabled and not self.installed:
+            self.check_switch()
 
     def check_switch(self) -> None:
         on = self.enabled or bool(self.installed)
         assert flaskthreads_autopatch.is_enabled() is on
-        assert {point.name: ours_alive(point) for point in patches.POINTS} == dict.fromkeys(BORN_WITH, on)
+        alive = {point.name: ours_alive(point) for point in patches.POINTS}
+        # One on each, also where somebody had thrown ours out together with theirs; or none.
+        assert alive == dict.fromkeys(BORN_WITH, int(on))
         if not on:
             assert flaskthreads_autopatch.status().apps == {}
-            for point in patches.POINTS:
-                if not any(entry is layer.entry for entry in chain(point) for _, layer in self.foreign):
-                    assert attributes()[point.name] is BORN_WITH[point.name]
+            covered = {point.name for point, layer in self.foreign if lies_on(point, layer)}
+            changed = {name for name, found in attributes().items() if found is not BORN_WITH[name]}
+            assert changed == covered
 
     # Layers of others
 
@@ -168,7 +181,7 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def foreign_off(self, data: st.DataObject) -> None:
         point, layer = data.draw(st.sampled_from(self.foreign))
-        if any(entry is layer.entry for entry in chain(point)):
+        if lies_on(point, layer):
             layer.take_off()
 
     # Things that are started
@@ -242,14 +255,27 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.end.close()
-        for point in PATCH_POINT.values():
-            while theirs := [x for p, x in self.foreign for e in chain(p) if p is point and e is x.entry]:
-                # The outermost first, as they are found in the chain.
-                min(theirs, key=lambda x: [e is x.entry for e in chain(point)].index(True)).take_off()
-        flaskthreads_autopatch.disable()
-        assert attributes() == BORN_WITH
-        # Threads that were never started stay with whoever made them.
-        self.made.clear()
+        try:
+            # The last one on comes off first; with each that is off, another may have come to light.
+            for _ in self.foreign:
+                for point, layer in reversed(self.foreign):
+                    if lies_on(point, layer):
+                        layer.take_off()
+                flaskthreads_autopatch.disable()
+            flaskthreads_autopatch.disable()
+            assert as_born()
+        finally:
+            force_as_born()
+
+
+def force_as_born() -> None:
+    """So that a sequence that has failed spoils none of those that are tried after it."""
+    for point in patches.POINTS:
+        owner, attribute, _ = wrapt.resolve_path(point.module, point.attribute)
+        if BORN_WITH[point.name] is not None:
+            setattr(owner, attribute, BORN_WITH[point.name])
+        elif attribute in vars(owner):
+            delattr(owner, attribute)
 
 
 TestMachine = Machine.TestCase
