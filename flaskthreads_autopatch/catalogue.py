@@ -156,7 +156,14 @@ IGNORED: dict[str, str] = {
     "sniffio": _BRIDGE,
     "a2wsgi": _BRIDGE,
     "aiosqlite": _LOOP,
-    "gevent": _POOL,
+    # Not the whole of gevent: threading.Thread and Timer are classes of gevent.threading once it has patched them.
+    "gevent.threading:_DummyThread": _DUMMY,
+    "gevent.threadpool": _POOL,
+    "gevent.hub": _LOOP,
+    "gevent.baseserver": _SERVER,
+    "gevent.backdoor": _SERVER,
+    "gevent.pywsgi": _SERVER,
+    "gevent.server": _SERVER,
     "eventlet": _POOL,
     # Agents. Their modules that wrap other people's callables (as opentelemetry.instrumentation.threading) are
     # not here: what they wrap is the user's.

@@ -264,21 +264,21 @@ class Patches:
         return {point.name: [_origin(entry) for entry in _chain(point)[:-1]] for point in points}
 
     def _wrap(self, point: PatchPoint) -> None:
-        if point in self._layers:
-            if _lies_on(point, self._layers[point]):
+        if (layer := self._layers.get(point)) is not None:
+            if _is_there(point, layer.handle):
                 return
-            # Somebody has put back what had stood there before us. It may come back as it went: inert, then.
-            self._layers[point].alive.clear()
+            # Somebody's off switch has taken it out, or it cannot be seen below theirs: one layer at most is alive.
+            layer.alive.clear()
             self._buried.append((point, self._layers.pop(point)))
         for buried in self._buried:
-            if buried[0] == point and _lies_on(*buried):
+            if buried[0] == point and _is_there(point, buried[1].handle):
                 self._buried.remove(buried)
                 self._layers[point] = buried[1]
                 buried[1].alive.append(True)
                 return
         alive = [True]
         wrapper = functools.partial(point.wrapper, self._policy_for)
-        handle = wrapt.wrap_object(point.module, point.attribute, wrapt.FunctionWrapper, (wrapper, alive))
+        handle = wrapt.wrap_object(*_place(point), wrapt.FunctionWrapper, (wrapper, alive))
         self._layers[point] = _Layer(handle, alive)
 
     def _wrap_when_imported(self, point: PatchPoint) -> None:
@@ -300,24 +300,48 @@ class Patches:
 
 
 def _take_out(point: PatchPoint, layer: _Layer) -> bool:
-    owner, name, found = wrapt.resolve_path(point.module, point.attribute)
-    if getattr(found, "_self_parent", None) is layer.handle:
-        # Somebody has put back what getattr() gave them of ours: wrapt's bound form of the layer.
-        setattr(owner, name, layer.handle)
+    _is_there(point, layer.handle)
     try:
-        wrapt.unwrap_object(point.module, point.attribute, layer.handle)
+        wrapt.unwrap_object(*_place(point), layer.handle)
     except (wrapt.WrapperNotFoundError, wrapt.WrapperNotOutermostError):
         return False
     return True
 
 
-def _lies_on(point: PatchPoint, layer: _Layer) -> bool:
-    entries = _chain(point)
-    return any(x is layer.handle or getattr(x, "_self_parent", None) is layer.handle for x in entries)
+def _place(point: PatchPoint) -> tuple[type, str]:
+    """The class that *point* names, and the attribute."""
+    found, attribute, _ = wrapt.resolve_path(point.module, point.attribute)
+    # gevent puts a subclass of its own in the place of Thread, which stands before Timer in the MRO of gevent's Timer:
+    # a wrapper in there would hide Timer.__init__.
+    owner = t.cast(type, found)
+    return next((cls for cls in owner.__mro__ if cls.__module__ == point.module), owner), attribute
 
 
 def _chain(point: PatchPoint) -> list[t.Any]:
-    return list(wrapt.wrapper_chain(wrapt.resolve_path(point.module, point.attribute)[2]))
+    return list(wrapt.wrapper_chain(wrapt.resolve_path(*_place(point))[2]))
+
+
+def _is_there(point: PatchPoint, handle: object) -> bool:
+    """Whether *handle* lies on *point*.
+
+    Who reads a wrapped method from its class, and later writes it back, writes its bound form, as OpenTelemetry's off
+    switch does: the handle itself is put back in its place, where it can be taken out.
+    """
+    above, reachable = None, True
+    for entry in _chain(point):
+        if entry is handle:
+            return True
+        is_bound = issubclass(type(entry), wrapt.BoundFunctionWrapper)
+        if is_bound and entry._self_parent is handle:
+            if above is None:
+                setattr(*_place(point), handle)
+            elif reachable:
+                above.__wrapped__ = handle
+            return True
+        # Below a bound form or a function lies a copy made for it: a change in there is none of the patch point.
+        reachable = reachable and not is_bound and issubclass(type(entry), wrapt.BaseObjectProxy)
+        above = entry
+    return False
 
 
 def _origin(layer: t.Any) -> str:

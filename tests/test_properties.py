@@ -64,8 +64,8 @@ class PlainLayer:
         def layer(*args: Any, **kwargs: Any) -> Any:
             return below(*args, **kwargs)
 
-        # Of ours, what getattr() gives: wrapt's bound form. Of a foreign wrapt layer, which could not come off from under
-        # that, what stands there.
+        # Of ours, what getattr() gives: wrapt's bound form. Of a foreign wrapt layer what stands there: from under its
+        # bound form it could not come off.
         self.below, self.entry = below if is_ours(found, point) else found, layer
         setattr(self.owner, self.attribute, layer)
 
