@@ -88,10 +88,45 @@ def bind_callback(fn: Callable[..., t.Any], snapshot: Snapshot) -> BoundCallback
     return callback
 
 
+class BoundEnd(BoundTask):
+    """The same for what is called when all is done: then each of the *others* lets go of its snapshot too."""
+
+    __slots__ = ("_self_others",)
+
+    _self_others: tuple[BoundCallable, ...]
+
+    def __call__(self, /, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        try:
+            for other in self._self_others:
+                other._self_snapshot = None
+            return super().__call__(*args, **kwargs)
+        finally:
+            del self, args, kwargs, other
+
+
+def bind_with_ends(
+    fns: list[Callable[..., t.Any] | None], snapshots: list[Snapshot | None]
+) -> tuple[BoundCallable, BoundEnd, BoundEnd]:
+    """A function that a pool calls, its callback and its error callback, each replaying its snapshot.
+
+    Of the callbacks one is called, at the end, and the result keeps both; a result that is an exception keeps, by its
+    traceback, the function. So both are there, whether they were given or not, and the one called lets all go.
+    """
+    func = _bound(BoundCallable, fns[0] or _do_nothing, snapshots[0])
+    ends = [_bound(BoundEnd, fn or _do_nothing, snapshot) for fn, snapshot in zip(fns[1:], snapshots[1:], strict=True)]
+    for end, other in zip(ends, reversed(ends), strict=True):
+        end._self_others = (func, other)
+    return func, ends[0], ends[1]
+
+
+def _do_nothing(outcome: object) -> None:
+    """A callback."""
+
+
 Bound = t.TypeVar("Bound", bound=BoundCallable)
 
 
-def _bound(kind: type[Bound], fn: Callable[..., t.Any], snapshot: Snapshot) -> Bound:
+def _bound(kind: type[Bound], fn: Callable[..., t.Any], snapshot: Snapshot | None) -> Bound:
     bound = kind(fn)
     bound._self_snapshot = snapshot
     return bound
@@ -110,16 +145,14 @@ class BoundRun:
     __slots__ = ("covered", "explicit", "holds", "snapshot")
 
     def __init__(
-        self,
-        snapshot: Snapshot | None,
-        covered: Callable[[], object] | None,
-        explicit: bool,
-        holds: Callable[[Flask], object] | None,
+        self, snapshot: Snapshot | None, explicit: bool = False, holds: Callable[[Flask], object] | None = None
     ) -> None:
         self.snapshot = snapshot
-        self.covered = covered
         self.explicit = explicit
+        """Bound by `AppContextThread`: the patches leave it alone."""
         self.holds = holds
+        """Asked with the app when the thread runs; the snapshot counts only if the answer is true."""
+        self.covered: Callable[[], object] | None = None
 
     def __call__(self, thread: threading.Thread) -> object:
         run = MethodType(type(thread).run, thread) if self.covered is None else self.covered
@@ -134,18 +167,6 @@ class BoundRun:
         finally:
             del self, thread, run, snapshot
 
-    def carry(
-        self, snapshot: Snapshot | None, explicit: bool, holds: Callable[[Flask], object] | None
-    ) -> Callable[[], None]:
-        """Replay *snapshot* instead. Returns a function that takes this back."""
-
-        def undo() -> None:
-            self.snapshot, self.explicit, self.holds = before
-
-        before = self.snapshot, self.explicit, self.holds
-        self.snapshot, self.explicit, self.holds = snapshot, explicit, holds
-        return undo
-
     def _remove_from(self, thread: threading.Thread) -> None:
         state = thread.__dict__
         if state.get(_KEY) is self:
@@ -154,41 +175,39 @@ class BoundRun:
             _put(state, "run", self.covered)
 
 
-def bind_run(
-    thread: threading.Thread,
-    snapshot: Snapshot | None,
-    *,
-    explicit: bool = False,
-    holds: Callable[[Flask], object] | None = None,
-) -> Callable[[], None]:
-    """Have *thread* replay *snapshot* around its ``run``, once, in the place of what was bound before.
+def keep(thread: threading.Thread, bound: BoundRun) -> None:
+    """Have *thread* keep *bound* until it is started: not yet as its ``run``, which would refer to the thread."""
+    thread.__dict__[_KEY] = bound
 
-    *explicit*: bound by `AppContextThread`; the patches leave it alone. *holds* is asked with the app when the thread
-    runs, and the snapshot counts only if the answer is true. Returns a function that leaves the thread as it was.
+
+def kept(thread: threading.Thread) -> BoundRun | None:
+    """What a thread that has not run yet keeps, or has as its ``run``."""
+    return thread.__dict__.get(_KEY)
+
+
+def bind_run(thread: threading.Thread, bound: BoundRun) -> Callable[[], None]:
+    """Have *thread* run through *bound*, once, in the place of what it kept or was bound to before.
+
+    Returns a function that leaves the thread as it was, for a ``start()`` that fails.
     """
     state = thread.__dict__
-    run, bound = state.get("run"), bound_run(thread)
-    if bound is not None and _is_method_of(run, bound):
-        return bound.carry(snapshot, explicit, holds)
-    state[_KEY] = new = BoundRun(snapshot, run, explicit, holds)
-    state["run"] = MethodType(new, thread)
+    run, before = state.get("run"), kept(thread)
     old_snapshot = None
-    if bound is not None:
+    if before is not None and before is not bound:
         # Somebody's run may have come to lie over the old one: once it is empty, it passes through.
-        old_snapshot, bound.snapshot = bound.snapshot, None
+        old_snapshot, before.snapshot = before.snapshot, None
+    if not _is_method_of(run, bound):
+        bound.covered = before.covered if before is not None and _is_method_of(run, before) else run
+        state["run"] = MethodType(bound, thread)
+    state[_KEY] = bound
 
     def undo() -> None:
-        if bound is not None:
-            bound.snapshot = old_snapshot
-        _put(state, _KEY, bound)
+        if before is not None and before is not bound:
+            before.snapshot = old_snapshot
+        _put(state, _KEY, before)
         _put(state, "run", run)
 
     return undo
-
-
-def bound_run(thread: threading.Thread) -> BoundRun | None:
-    """What is bound to the ``run`` of a thread that has not run yet."""
-    return thread.__dict__.get(_KEY)
 
 
 def _is_method_of(run: object, bound: BoundRun) -> bool:

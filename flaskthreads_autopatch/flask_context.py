@@ -140,7 +140,6 @@ if _HAS_REQUEST_CONTEXT:
         app: Flask = ctx.app
         try:
             own_teardown = type(app) is not Flask and _owner_of_teardown(type(app)) is not Flask
-            # Without blinker, which Flask 2.2 does not require, a signal has no receivers at all.
             if app.teardown_appcontext_funcs or own_teardown or getattr(appcontext_tearing_down, "receivers", None):
                 _tear_down(app, own_teardown, exc, fn)
         finally:
@@ -159,13 +158,20 @@ if _HAS_REQUEST_CONTEXT:
     def _tear_down(app: Flask, own_teardown: bool, exc: BaseException | None, fn: object) -> None:
         if own_teardown:
             # The user's own: it is called as it stands.
-            _guarded(app, fn, app.do_teardown_appcontext, exc)
-            return
-        # Flask's own stops at the first handler that raises, and leaks what the later ones would free (H9).
-        for func in reversed(app.teardown_appcontext_funcs):
-            _guarded(app, fn, _call_handler, app, func, exc)
-        if getattr(appcontext_tearing_down, "receivers", None):
-            _guarded(app, fn, _send_tearing_down, app, exc)
+            steps: list[t.Callable[[BaseException | None], None]] = [app.do_teardown_appcontext]
+        else:
+            # Flask's own stops at the first handler that raises, and leaks what the later ones would free (H9).
+            steps = [functools.partial(_call_handler, app, func) for func in reversed(app.teardown_appcontext_funcs)]
+            steps.append(functools.partial(_send_tearing_down, app))
+        interrupt: BaseException | None = None
+        for step in steps:
+            try:
+                _guarded(app, fn, step, exc)
+            except BaseException as error:
+                # As gevent's Timeout, which may strike in a handler that waits: it goes on after the others have run.
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
     def _owner_of_teardown(cls: type[Flask]) -> type:
         # Methods cannot be compared: what is read from an agent's wrapper around Flask's own is never the same object.
@@ -178,6 +184,9 @@ if _HAS_REQUEST_CONTEXT:
     _takes_async_wrapper = "_async_wrapper" in inspect.signature(appcontext_tearing_down.send).parameters
 
     def _send_tearing_down(app: Flask, exc: BaseException | None) -> None:
+        # Without blinker, which Flask 2.2 does not require, a signal has no receivers at all.
+        if not getattr(appcontext_tearing_down, "receivers", None):
+            return
         extra: dict[str, t.Any] = {"_async_wrapper": app.ensure_sync} if _takes_async_wrapper else {}
         appcontext_tearing_down.send(app, exc=exc, **extra)
 

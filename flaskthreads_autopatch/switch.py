@@ -12,7 +12,8 @@ from types import TracebackType
 
 from flask import Flask
 
-from .patches import Patches
+from .layers import Layers
+from .patches import LATE_POINTS, POINTS
 from .policy import ENVIRONMENT, Policy, PolicyError, resolve
 from .snapshot import logger
 
@@ -176,7 +177,7 @@ def _resolve_or_say(keywords: dict[str, t.Any], config: t.Mapping[str, t.Any]) -
 
 class _State:
     def __init__(self) -> None:
-        self.patches = Patches(policy_for)
+        self.patches = Layers(POINTS, LATE_POINTS, policy_for)
         self.keywords: dict[str, t.Any] | None = None
         """What `enable` was called with; None unless it is in force."""
         self.apps: weakref.WeakSet[Flask] = weakref.WeakSet()
@@ -192,5 +193,9 @@ class _State:
 
 _state = _State()
 if hasattr(os, "register_at_fork"):
-    # Another thread may hold it, and does not exist in the child.
-    os.register_at_fork(after_in_child=_state.renew_lock)
+    # Another thread may be switching, and does not exist in the child: the fork waits until it is done.
+    os.register_at_fork(
+        before=lambda: _state.lock.acquire(),
+        after_in_parent=lambda: _state.lock.release(),
+        after_in_child=_state.renew_lock,
+    )

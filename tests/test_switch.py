@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import os
 import subprocess
 import sys
 import threading
@@ -18,7 +17,18 @@ import wrapt
 from flask import Flask, g
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch import disable, enable, install, is_enabled, is_inherited, patches, status, uninstall
+from flaskthreads_autopatch import (
+    disable,
+    enable,
+    install,
+    is_enabled,
+    is_inherited,
+    patches,
+    status,
+    switch,
+    uninstall,
+)
+from flaskthreads_autopatch.layers import PatchPoint
 from flaskthreads_autopatch.switch import EXTENSION
 
 from .conftest import BORN_WITH, attributes, changed, in_thread
@@ -286,10 +296,10 @@ def test_a_run_that_is_called_through_func_as_sentry_does(app: Flask) -> None:
 
 
 def test_patches_that_fail_half_way_are_taken_back(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    bogus = patches.PatchPoint("threading", "Thread.no_such_method", lambda *args: None)
+    bogus = PatchPoint("threading", "Thread.no_such_method", lambda *args: None)
     for switch_on in (enable, lambda: install(app)):
         with monkeypatch.context() as patch, pytest.raises(wrapt.PathResolutionError):
-            patch.setattr(patches, "POINTS", (*patches.POINTS, bogus))
+            patch.setattr(switch._state.patches, "points", (*patches.POINTS, bogus))
             switch_on()
         assert changed() == []
         assert not is_enabled()
@@ -320,31 +330,6 @@ def test_on_and_off_from_many_threads_at_once(app: Flask) -> None:
     assert errors == []
     disable()
     assert changed() == []
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_fork_while_another_thread_holds_the_lock() -> None:
-    from flaskthreads_autopatch import switch
-
-    held, release = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with switch._state.lock:
-            held.set()
-            release.wait(30)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait(30)
-    pid = os.fork()
-    if pid == 0:
-        enable()
-        disable()
-        os._exit(0)
-    release.set()
-    thread.join(30)
-    assert os.waitpid(pid, 0)[1] == 0
 
 
 def run_python(code: str) -> str:
