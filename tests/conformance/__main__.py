@@ -14,8 +14,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .runs import AT_ONCE, RERUNS, Row, Runner
-from .suites import CONTEXT, OFF, SUITES, Distributed
+from .runs import AT_ONCE, RERUNS, Row, Runner, as_text
+from .suites import COLUMNS, CONTEXT, OFF, SUITES, Distributed
 
 INHERIT = "thread_inherit_context"
 INHERITS = bool(getattr(sys.flags, INHERIT, False))
@@ -28,10 +28,9 @@ if sys.version_info >= (3, 14) and not INHERITS:
 def main() -> int:
     """Run what is asked for and print the table."""
     arguments = _parser().parse_args()
-    print(
-        f"Python {_python()}, Flask {_version('flask')}, wrapt {_version('wrapt')}."
-        " Each column runs in a process of its own."
-    )
+    print(f"Flask {_version('flask')}, wrapt {_version('wrapt')}; each column in a process of its own.\n")
+    _print_line("suite", "Python", *COLUMNS)
+    _print_line("---", "---", *("---" for _ in COLUMNS))
     rows: list[Row] = []
     missing: list[str] = []
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(AT_ONCE) as pool:
@@ -41,7 +40,7 @@ def main() -> int:
             if arguments.suite and suite.name not in arguments.suite:
                 continue
             if sys.version_info < suite.since:
-                print("\n{} is new in Python {}.{}.".format(suite.name, *suite.since))
+                _print_line(suite.name, _python(), *("new in Python {}.{}".format(*suite.since) for _ in COLUMNS))
                 continue
             source = ""
             if isinstance(suite, Distributed):
@@ -94,24 +93,33 @@ def _source(suite: Distributed, folder: Path, download: bool) -> tuple[str, str]
     return str(source), ""
 
 
+def _print_line(*cells: str) -> None:
+    widths = (34, 18, 24, 24, 24)
+    print("| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |", flush=True)
+
+
 def _print_row(row: Row) -> None:
-    suite = row.suite
-    print("\n" + " | ".join(filter(None, (suite.name, f"Python {_python()} {' '.join(row.flags)}", suite.note))))
-    for column, run in row.runs.items():
-        replays = f" ({run.replays} replays)" if column == CONTEXT else ""
-        print(f"  {column:20} {run.summary()}{replays}", flush=True)
-    for name, outcomes in row.runs[OFF].outcomes.items():
-        if {"failed", "error"} & set(outcomes) and name in row.same:
-            print(f"  {', '.join(outcomes)} in every column: {name}")
+    cells = [row.runs[column].summary() if column in row.runs else "-" for column in COLUMNS]
+    if CONTEXT in row.runs:
+        cells[-1] += f" ({row.runs[CONTEXT].replays} replays)"
+    _print_line(row.suite.name, " ".join((_python(), "inherit" if row.flags else "")), *cells)
 
 
 def _conclude(rows: list[Row], missing: list[str]) -> int:
     """Print what needs saying beside the table; return the exit status."""
     different = [(row, text) for row in rows for text in row.different]
-    print(f"\n{sum(len(row.tests) for row in rows)} tests in every column, {len(different)} differences.")
+    tests = sum(not name.startswith("(") for row in rows for name in row.tests)
+    print(f"\n{tests} tests in every column, {len(different)} differences.\n")
+    for suite in dict.fromkeys(row.suite for row in rows if row.suite.note):
+        print(f"{suite.name}: {suite.note}.")
+    if any(row.flags for row in rows):
+        print(f"inherit: with {' '.join(FLAGS[-1])}.")
     for text in dict.fromkeys(missing):
         print(f"MISSING: {text}")
     for row in rows:
+        for name, outcomes in row.runs[OFF].outcomes.items():
+            if {"failed", "error"} & set(outcomes) and name in row.same:
+                print(f"{as_text(outcomes)} in every column: {row.suite.name}: {name}")
         for text in row.unsteady:
             print(f"UNSTEADY, with the patches off too ({RERUNS} more runs in each column): {row.suite.name}: {text}")
     for row, text in different:

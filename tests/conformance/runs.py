@@ -12,6 +12,7 @@ import typing as t
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from .suites import OFF, Suite
@@ -138,9 +139,13 @@ class Runner:
             try:
                 end = f"exit status {process.wait(GUARD)}"
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGABRT)
+                # Its faulthandler says where it hangs.
+                os.kill(process.pid, signal.SIGABRT)
                 process.wait()
                 end = f"hung for {GUARD} seconds"
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
         return _read(log, end, output.read_text(errors="replace"))
 
 

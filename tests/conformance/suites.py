@@ -45,7 +45,7 @@ SUITES: tuple[Suite, ...] = (
         without="Process|Interpreter",
         note="without process pools, which have no threads of ours, and interpreter pools, which have their own row",
     ),
-    Suite("test_concurrent_futures, interpreter pools", _futures("test_interpreter_pool"), since=(3, 14)),
+    Suite("interpreter pools", _futures("test_interpreter_pool"), since=(3, 14)),
     Suite("test_context", ("test.test_context",)),
     Suite("test_queue", ("test.test_queue",)),
     Suite("test_socketserver", ("test.test_socketserver",)),
@@ -55,7 +55,7 @@ SUITES: tuple[Suite, ...] = (
         tuple(f"test.test_asyncio.test_{name}" for name in ("base_events", "futures2", "threads", "runners", "tasks")),
     ),
     Suite(
-        "multiprocessing, thread pools",
+        "thread pools of multiprocessing",
         ("test._test_multiprocessing",),
         without="^(?!WithThreads)",
         note="without the classes for processes and managers, which run the same tests in other processes",
