@@ -51,15 +51,15 @@ def draw(results: dict[str, dict[str, Result]]) -> str:
 def _panel(body: list[str], y: int, title: str, results: t.Sequence[Result]) -> int:
     body.append(f'<text class="title" x="{MARGIN}" y="{y + 12}">{escape(title)}</text>')
     y += 28
-    longest = max(result.ratio for result in results)
+    longest = max(result.of_minima for result in results)
     scale = (WIDTH - LABELS - MARGIN - 60) / longest
     top = y
     for result in results:
-        length = max(1.0, result.ratio * scale)
+        length = max(1.0, result.of_minima * scale)
         kind = "ours" if result.column.startswith("ours") else "other"
         body.append(f'<text x="{LABELS - 8}" y="{y + 13}" text-anchor="end">{escape(result.column)}</text>')
         body.append(f'<rect class="{kind}" x="{LABELS}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2"/>')
-        body.append(f'<text x="{LABELS + length + 6:.1f}" y="{y + 13}">{result.ratio:.2f}</text>')
+        body.append(f'<text x="{LABELS + length + 6:.1f}" y="{y + 13}">{result.of_minima:.2f}</text>')
         y += BAR + GAP
     one = LABELS + scale
     body.append(f'<line class="base" x1="{one:.1f}" y1="{top - 4}" x2="{one:.1f}" y2="{y - 4}"/>')

@@ -42,8 +42,13 @@ def resident():
 
 
 def run(tasks):
+    # All of a thousand wait at once, each time: else the highest tide would come at some time, and look like a leak.
     for _ in range(tasks // 1000):
-        for future in [pool.submit(int) for _ in range(1000)]:
+        gate = threading.Event()
+        pool.submit(gate.wait)
+        futures = [pool.submit(int) for _ in range(1000)]
+        gate.set()
+        for future in futures:
             future.result()
 
 
