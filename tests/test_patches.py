@@ -690,7 +690,6 @@ def test_enable_covers_every_app(app: Flask) -> None:
         assert in_thread(is_inherited) is False
 
 
-@pytest.mark.xfail(strict=True, reason="the run bound by Thread.__init__ and the thread refer to each other")
 def test_a_thread_that_is_never_started_goes_with_its_last_reference(installed: Flask) -> None:
     class Resource:
         pass
