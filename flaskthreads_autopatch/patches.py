@@ -18,7 +18,7 @@ from concurrent.futures.thread import ThreadPoolExecutor
 import wrapt
 from flask import Flask
 
-from . import flask_context
+from . import flask_context, layers
 from .binding import BoundCallable, BoundCallback, BoundTask, bind_run, bound_run
 from .policy import Policy
 from .snapshot import THREADS_INHERIT_CONTEXT, Snapshot, capture, clean_context, is_suppressed, logger
@@ -253,12 +253,12 @@ class Patches:
     def describe(self) -> dict[str, list[str]]:
         """By patch point, the layers that lie on it from the outside in: where each comes from."""
         points = [point for point in POINTS + LATE_POINTS if point.module in sys.modules]
-        return {point.name: [_origin(entry) for entry in _chain(point)[:-1]] for point in points}
+        return {point.name: layers.origins(point.module, point.attribute) for point in points}
 
     def _wrap(self, point: PatchPoint) -> None:
         if point in self._layers:
             return
-        chain = _chain(point)
+        chain = layers.chain(point.module, point.attribute)
         for buried in self._buried:
             if buried[0] == point and any(entry is buried[1].handle for entry in chain):
                 self._buried.remove(buried)
@@ -289,15 +289,3 @@ class Patches:
                 wrapt.unwrap_object(point.module, point.attribute, layer.handle)
             except (wrapt.WrapperNotFoundError, wrapt.WrapperNotOutermostError):
                 self._buried.append((point, layer))
-
-
-def _chain(point: PatchPoint) -> list[t.Any]:
-    return list(wrapt.wrapper_chain(wrapt.resolve_path(point.module, point.attribute)[2]))
-
-
-def _origin(layer: t.Any) -> str:
-    if isinstance(layer, wrapt.FunctionWrapper):
-        layer = layer._self_wrapper
-    layer = getattr(layer, "func", layer)
-    # functools.wraps copies __module__ from what it wraps; the globals are the layer's own.
-    return str(getattr(layer, "__globals__", {}).get("__name__") or getattr(layer, "__module__", "unknown"))
