@@ -50,12 +50,15 @@ def switch_imported(module: ModuleType) -> None:
 
 
 def _activate() -> None:
-    if _watch.active or _watch.done or not is_wanted(otherwise=False):
+    # The first call settles it: what it has said on stderr is not said again.
+    if _watch.asked:
+        return
+    _watch.asked = True
+    if not is_wanted(otherwise=False):
         return
     if "flask" in sys.modules:
         _watch.arm()
     else:
-        _watch.active = True
         sys.meta_path.insert(0, _watch)
 
 
@@ -69,7 +72,7 @@ class _Watch:
     """Finds nothing itself. Sees that Flask, or the switch, which imports Flask, is going to be imported."""
 
     def __init__(self) -> None:
-        self.active = self.done = False
+        self.asked = False
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         if name not in ("flask", _SWITCH):
@@ -82,17 +85,13 @@ class _Watch:
         return find_spec(name)
 
     def arm(self) -> None:
-        if self.done:
-            return
         import wrapt
 
         wrapt.register_post_import_hook(switch_imported, _SWITCH)
         wrapt.register_post_import_hook(flask_imported, "flask")
-        self.done = True
 
     def step_aside(self) -> None:
-        self.active = False
-        while self in sys.meta_path:
+        if self in sys.meta_path:
             sys.meta_path.remove(self)
 
 

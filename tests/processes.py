@@ -37,7 +37,8 @@ def script(name: str) -> str:
 
 LAUNCHER = (script("flaskthreads-autopatch"), "run")
 DOCTOR = (script("flaskthreads-autopatch"), "doctor")
-IS_ON = "import flask, flaskthreads_autopatch; print(flaskthreads_autopatch.is_enabled())"
+IS_ON = "import flask, sys; on = sys.modules.get('flaskthreads_autopatch.switch'); print(bool(on and on.is_enabled()))"
+"""Imports Flask, and nothing of ours, as a legacy app does."""
 
 WAYS = {
     "launcher": (LAUNCHER, {}),

@@ -114,6 +114,13 @@ def test_two_of_ours(folder, tmp_path):
     assert (done.stdout, done.stderr) == ("plain\nTrue\n", "")
 
 
+def test_two_of_ours_say_once_what_is_wrong(tmp_path):
+    copy = shutil.copytree(EXAMPLE, tmp_path / "copy")
+    path = os.pathsep.join([STARTUP_FOLDER, str(copy)])
+    done = python(IS_ON, FLASKTHREADS_AUTOPATCH="perhaps", PYTHONPATH=path)
+    assert (done.stdout, done.stderr.count("\n")) == ("False\n", 1)
+
+
 def test_one_that_was_compiled_and_lost_its_source(ours, folder, tmp_path):
     compiled = tmp_path / "compiled"
     compiled.mkdir()

@@ -16,7 +16,7 @@ def run_shadowed():
     frame = sys._getframe()
     while frame is not None:
         running.add(frame.f_code.co_filename)
-        running.add(frame.f_globals.get("__file__"))
+        running.add(frame.f_globals.get("__file__", ""))
         frame = frame.f_back
     own = sys.modules.pop("sitecustomize", None)
     found = False
