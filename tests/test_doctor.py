@@ -9,7 +9,8 @@ import threading
 from importlib.metadata import version
 
 import pytest
-from flask import Flask, appcontext_popped, g
+from flask import Flask, g
+from flask.ctx import AppContext
 
 import flaskthreads_autopatch
 from flaskthreads_autopatch import doctor
@@ -89,15 +90,20 @@ def test_what_is_left_behind(installed):
     assert problems(installed) == [f"A {kind} left something behind: {left}." for kind in KINDS]
 
 
-def test_a_worker_that_keeps_a_context(installed):
-    def forget_one(app, **extra):
-        if threading.current_thread() is not threading.main_thread():
-            Flask("forgotten").app_context().push()
+def test_a_worker_that_keeps_a_context():
+    class Forgetful(AppContext):
+        def pop(self, *args, **kwargs):
+            super().pop(*args, **kwargs)
+            if threading.current_thread() is not threading.main_thread():
+                Flask("forgotten").app_context().push()
 
-    with appcontext_popped.connected_to(forget_one, installed):
-        assert problems(installed) == [
-            "A pool task left something behind: an app context, active in the pool's worker."
-        ]
+    class App(Flask):
+        def app_context(self):
+            return Forgetful(self)
+
+    app = App("tests")
+    flaskthreads_autopatch.install(app)
+    assert problems(app) == ["A pool task left something behind: an app context, active in the pool's worker."]
 
 
 def test_status_is_the_same_data(monkeypatch):
