@@ -11,6 +11,8 @@ from types import MethodType
 
 import wrapt
 
+from .origins import origins
+
 
 class PatchPoint(t.NamedTuple):
     """One attribute that is wrapped."""
@@ -75,7 +77,7 @@ class Layers:
     def describe(self) -> dict[str, list[str]]:
         """By patch point, the layers that lie on it from the outside in: where each comes from."""
         points = [point for point in self.points + self.late_points if point.module in sys.modules]
-        return {point.name: [_origin(entry) for entry in _chain(point)[:-1]] for point in points}
+        return {point.name: origins(_chain(point)) for point in points}
 
     def _wrap(self, point: PatchPoint) -> None:
         if (layer := self._layers.get(point)) is not None:
@@ -156,11 +158,3 @@ def _regain(point: PatchPoint, handle: object) -> bool:
         reachable = reachable and not is_bound and issubclass(type(entry), wrapt.BaseObjectProxy)
         above = entry
     return False
-
-
-def _origin(layer: t.Any) -> str:
-    if isinstance(layer, wrapt.FunctionWrapper):
-        layer = layer._self_wrapper
-    layer = getattr(layer, "__func__", layer)
-    # functools.wraps copies __module__ from what it wraps; the globals are the layer's own.
-    return str(getattr(layer, "__globals__", {}).get("__name__") or getattr(layer, "__module__", "unknown"))

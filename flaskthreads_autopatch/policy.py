@@ -13,12 +13,12 @@ from fnmatch import fnmatchcase
 from types import FunctionType
 
 from . import catalogue
+from .environment import VARIABLE, WORDS
 
-PREFIX = "FLASKTHREADS_AUTOPATCH_"
+PREFIX = f"{VARIABLE}_"
 """Before an option's name, in capitals, in Flask's config and in the environment."""
 
-KEYWORD, CONFIG, ENVIRONMENT = "keyword", "Flask config", "environment"
-_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+KEYWORD, CONFIG, ENVIRONMENT, DEFAULT = "keyword", "Flask config", "environment", "default"
 
 
 class PolicyError(ValueError):
@@ -53,9 +53,15 @@ class Policy:
     contextvars: bool = False
     """Also carry a copy of all other context variables."""
 
+    _sources: t.ClassVar[Mapping[str, str]] = {}
+
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, _parse(field.name, getattr(self, field.name), KEYWORD))
+        for name in OPTIONS:
+            object.__setattr__(self, name, _parse(name, getattr(self, name), KEYWORD))
+
+    def source(self, option: str) -> str | None:
+        """Where *option* was read, as `PolicyError.source`, or ``"default"``; None in a policy that was not read."""
+        return self._sources.get(option)
 
     def why_home(self, name: str, cls: type) -> str | None:
         """Why the entry of ``g`` called *name*, of class *cls*, stays home; None if it is inherited."""
@@ -100,9 +106,19 @@ class Policy:
 
 def resolve(keywords: Mapping[str, t.Any], config: Mapping[str, t.Any], environ: Mapping[str, str]) -> Policy:
     """The policy that the three places make together. Raises `PolicyError`."""
-    options = _prefixed(environ, ENVIRONMENT) | _prefixed(config, CONFIG)
-    options |= {name: _parse(name, value, KEYWORD) for name, value in keywords.items()}
-    return Policy(**options)
+    read = {
+        ENVIRONMENT: _prefixed(environ, ENVIRONMENT),
+        CONFIG: _prefixed(config, CONFIG),
+        KEYWORD: {name: _parse(name, value, KEYWORD) for name, value in keywords.items()},
+    }
+    options: dict[str, t.Any] = {}
+    sources = dict.fromkeys(OPTIONS, DEFAULT)
+    for source, found in read.items():
+        options |= found
+        sources |= dict.fromkeys(found, source)
+    policy = Policy(**options)
+    object.__setattr__(policy, "_sources", sources)
+    return policy
 
 
 def _prefixed(mapping: Mapping[str, t.Any], source: str) -> dict[str, t.Any]:
@@ -112,14 +128,14 @@ def _prefixed(mapping: Mapping[str, t.Any], source: str) -> dict[str, t.Any]:
 
 def _parse(name: str, value: t.Any, source: str, shown: str | None = None) -> t.Any:
     """The value of one option as the policy holds it. A keyword is taken as it is; text is read."""
-    if name not in _DEFAULTS:
-        allowed = f"the options are {', '.join(sorted(_DEFAULTS))}"
-    elif isinstance(_DEFAULTS[name], bool):
+    if name not in OPTIONS:
+        allowed = f"the options are {', '.join(sorted(OPTIONS))}"
+    elif isinstance(OPTIONS[name], bool):
         if source != KEYWORD:
-            value = _WORDS.get(str(value).strip().lower(), value)
+            value = WORDS.get(str(value).strip().lower(), value)
         if isinstance(value, bool):
             return value
-        allowed = "allowed are True and False" if source == KEYWORD else f"allowed are {' '.join(_WORDS)}"
+        allowed = "allowed are True and False" if source == KEYWORD else f"allowed are {' '.join(WORDS)}"
     else:
         if source != KEYWORD and isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
@@ -129,7 +145,8 @@ def _parse(name: str, value: t.Any, source: str, shown: str | None = None) -> t.
     raise PolicyError(f"{shown or name}={value!r} ({source}): {allowed}.", source)
 
 
-_DEFAULTS: dict[str, t.Any] = {field.name: field.default for field in dataclasses.fields(Policy)}
+OPTIONS: dict[str, t.Any] = {field.name: field.default for field in dataclasses.fields(Policy)}
+"""The defaults, by name."""
 
 # By the id of a class: this is asked for each entry of g, and costs 30 ns, in a WeakKeyDictionary 250. The class is not
 # kept alive (an app factory may make one anew for every app), and its id is forgotten before another can have it.
