@@ -99,7 +99,8 @@ class Policy:
     def why_class_ignored(self, cls: type) -> str | None:
         """Why threads of class *cls* do not inherit; None if they do."""
         # A class that somebody has put in the place of Thread says nothing of who starts it: it may be anybody's base.
-        bases = [base for base in cls.__mro__ if base is not threading.Thread and base is not threading.Timer]
+        stand_ins = {base for base in (threading.Thread, threading.Timer) if base.__module__ != "threading"}
+        bases = [base for base in cls.__mro__ if base not in stand_ins]
         reasons = (_why_path_ignored(self.ignore, base.__module__, base.__qualname__) for base in bases)
         return next(filter(None, reasons), None)
 

@@ -12,6 +12,8 @@ import typing as t
 
 import pytest
 
+from flaskthreads_autopatch.snapshot import THREADS_INHERIT_CONTEXT
+
 from .conftest import RunCase, Steps
 
 pytestmark = pytest.mark.patchers
@@ -85,7 +87,10 @@ def test_exactly_one_replay_while_we_are_on_and_none_while_we_are_off(order: t.A
             continue  # we have just been taken out by somebody else
         for way, found in ways.items():
             n = 3 if way == "map" else 1
-            if way == "served":
+            if not on and THREADS_INHERIT_CONTEXT:
+                # Python itself shows the parent's context in a thread (H15); none is entered for it.
+                assert way == "served" or found["contexts"] == [0, 0], (step, way)
+            elif way == "served":
                 assert (found["users"], found["contexts"]) == ([None], [2, 2] if on else [1, 1]), (step, way)
             elif found["failures"]:
                 assert found["failures"] == ways_alone[way]["failures"], (step, way)

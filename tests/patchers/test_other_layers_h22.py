@@ -157,3 +157,16 @@ def test_subclasses_of_a_class_in_the_place_of_thread_inherit(
             thread.start()
             thread.join()
     assert inherited == [True, False]
+
+
+def test_timers_can_be_ignored(app: Flask) -> None:
+    inherited: list[bool] = []
+    autopatch.install(app, ignore=("threading:Timer",))
+    with app.app_context():
+        for thread in (
+            threading.Timer(0, lambda: inherited.append(autopatch.is_inherited())),
+            threading.Thread(target=lambda: inherited.append(autopatch.is_inherited())),
+        ):
+            thread.start()
+            thread.join()
+    assert inherited == [False, True]
