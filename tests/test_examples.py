@@ -399,10 +399,11 @@ def test_it_fails_without_the_line(check: Check, failure: str, example: Example)
         check(example)
 
 
-@checks((upload_in_thread, "400 BAD REQUEST"), (structlog_request_id, "None"))
+# Werkzeug < 2.3 has an OSError for a client that has gone, later ones an answer.
+@checks((upload_in_thread, "400 BAD REQUEST|Invalid chunk header"), (structlog_request_id, "None"))
 def test_it_fails_without_its_option(check: Check, failure: str, example: Example) -> None:
     example.change_the_line("    flaskthreads_autopatch.install(app)\n")
-    with pytest.raises(AssertionError, match=failure):
+    with pytest.raises((OSError, AssertionError), match=failure):
         check(example)
 
 
