@@ -300,7 +300,7 @@ def _chain(point: PatchPoint) -> list[t.Any]:
 
 
 def _origin(layer: t.Any) -> str:
-    if isinstance(layer, wrapt.FunctionWrapper):
+    if isinstance(layer, (wrapt.FunctionWrapper, wrapt.BoundFunctionWrapper)):
         layer = layer._self_wrapper
     layer = getattr(layer, "func", layer)
     # functools.wraps copies __module__ from what it wraps; the globals are the layer's own.
