@@ -230,7 +230,6 @@ class Patches:
         """Put a layer on each patch point that has none of ours."""
         with self.lock:
             self.applied = True
-            self._dig_out()
             try:
                 for point in POINTS:
                     self._wrap(point)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -11,12 +12,9 @@ from pathlib import Path
 import pytest
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch import catalogue
+from flaskthreads_autopatch import Policy, catalogue
 
 from . import pages
-
-NEED_THE_EXTRA = ("agents.md", "concurrency.md", "extensions.md", "from-flask-executor.md", "from-flask-threads.md")
-"""Pages that run other people's packages."""
 
 
 @pytest.mark.parametrize(
@@ -29,17 +27,19 @@ def test_every_block_is_of_a_known_kind(block: pages.Block) -> None:
     assert block.kind in allowed, "tests/pages.py says which kinds there are"
 
 
-PARAMS = [
-    pytest.param(page, id=page.name, marks=[pytest.mark.docs] if page.name in NEED_THE_EXTRA else [])
+RUN = [
+    # The docs speak of the newest Flask, and of other people's packages. README holds for all.
+    pytest.param(page, id=page.name, marks=[] if page.name == "README.md" else [pytest.mark.docs])
     for page in pages.PAGES
     if any(block.kind in pages.RUN_HERE for block in pages.blocks(page))
 ]
 
 
-@pytest.mark.parametrize("page", PARAMS)
+@pytest.mark.parametrize("page", RUN)
 def test_page_runs(page: Path) -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("FLASK")}
-    command = [sys.executable, "-W", "error", pages.__file__, str(page)]
+    # Flask 2.2 itself calls what newer Pythons say is deprecated.
+    command = [sys.executable, "-W", "error", "-W", "default::DeprecationWarning", pages.__file__, str(page)]
     result = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
 
@@ -49,6 +49,18 @@ def test_every_command_of_ci_is_run_there() -> None:
     for page in pages.PAGES:
         if any(block.kind == "sh ci" for block in pages.blocks(page)):
             assert f" {page.relative_to(pages.ROOT)} " in ci
+
+
+def test_readme_has_the_two_commands() -> None:
+    quickstart, tests = (block.code for block in pages.blocks(pages.ROOT / "README.md") if block.kind == "sh ci")
+    assert re.fullmatch(r"python3 -m venv .* examples/quickstart\.py\n", quickstart)
+    assert re.fullmatch(r"python3 -m venv .*pytest\n", tests)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/options.md"])
+def test_has_every_option(page: str) -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \|", (pages.ROOT / page).read_text(), re.MULTILINE)
+    assert rows == [(field.name, repr(field.default)) for field in dataclasses.fields(Policy) if field.init]
 
 
 def test_every_test_that_a_page_names_is_there() -> None:
