@@ -1,4 +1,4 @@
-"""README and docs as programs: what each code block is, and a run of a whole page.
+"""Each README and the docs as programs: what each code block is, and a run of a whole page.
 
 The first words after the fence say what a block is:
 
@@ -7,7 +7,7 @@ The first words after the fence say what a block is:
 * ``sh`` is run in that folder, and has to succeed;
 * ``sh ci`` needs the network or the whole clone: ``.ci/run`` runs it as it stands;
 * ``output`` is what the block before it has printed; ``...`` stands for anything;
-* ``text`` is an illustration, and not run;
+* ``text`` is no code; any language and ``illustration`` (``sh illustration``) is code that is not run;
 * a name in braces is a directive of Sphinx.
 
 ``python tests/pages.py README.md`` runs one page in a new, empty folder.
@@ -29,10 +29,10 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("[!.]*/README.md")), *sorted(ROOT.glob("docs/*.md"))]
 
 RUN_HERE = {"python", "sh", "output"}
-NOT_RUN_HERE = {"sh ci", "text"}
+NOT_RUN_HERE = {"sh ci", "text", "illustration", "directive"}
 
 
 class Block(t.NamedTuple):
@@ -59,6 +59,8 @@ def blocks(page: Path) -> list[Block]:
 def _block(page: Path, line: int, words: list[str], code: str) -> Block:
     if words[:1] == ["python"] and len(words) == 2 and words[1].endswith(".py"):
         return Block(page, line, "python", words[1], code)
+    if words[1:] == ["illustration"]:
+        return Block(page, line, "illustration", None, code)
     if words and words[0].startswith("{") and page.name != "README.md":
         return Block(page, line, "directive", None, code)
     return Block(page, line, " ".join(words), None, code)
