@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from . import flask_context
-from .binding import BoundTask, bind, bind_run
+from .binding import bind, bind_once, bind_run
 from .snapshot import THREADS_INHERIT_CONTEXT, P, R, Snapshot, capture, clean_context
 from .switch import policy_or_default
 
@@ -73,8 +73,7 @@ class ThreadPoolWithAppContextExecutor(ThreadPoolExecutor):
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Schedule ``fn(*args, **kwargs)``. Raises `RuntimeError` if there is no app context to inherit."""
         snapshot = _snapshot_or_none() or self._made_in or _snapshot("ThreadPoolWithAppContextExecutor.submit()")
-        task = t.cast("Callable[P, R]", BoundTask(fn, snapshot))
-        return _start_clean(super().submit, task, *args, **kwargs)
+        return _start_clean(super().submit, bind_once(fn, snapshot), *args, **kwargs)
 
 
 def copy_current_app_context(fn: Callable[P, R]) -> Callable[P, R]:

@@ -824,6 +824,17 @@ def test_a_replay_inside_somebody_elses_request_does_not_show_it(installed: Flas
         assert (g.user, request.path) == ("bob", "/bobs")
 
 
+def test_a_teardown_inside_somebody_elses_request_does_not_see_it(installed: Flask) -> None:
+    seen = []
+    with installed.test_request_context("/alices"):
+        snapshot = snapshot_here()
+    with installed.test_request_context("/bobs"):
+        installed.teardown_appcontext(lambda exc: seen.append(flask.has_request_context() and request.path))
+        assert snapshot.run(lambda: request.path) == "/alices"
+        assert seen == [False]
+        assert request.path == "/bobs"
+
+
 def test_contextvars_option_carries_the_other_context_variables(app: Flask) -> None:
     import contextvars
 

@@ -21,7 +21,7 @@ import flaskthreads_autopatch
 from flaskthreads_autopatch import disable, enable, install, is_enabled, is_inherited, patches, status, uninstall
 from flaskthreads_autopatch.switch import EXTENSION
 
-from .conftest import BORN_WITH, as_born, attributes, in_thread
+from .conftest import BORN_WITH, attributes, changed, in_thread
 from .test_patches import user
 
 
@@ -49,7 +49,7 @@ def test_install_and_uninstall(app: Flask) -> None:
     assert inherits(other)
     uninstall(other)
     assert not is_enabled()
-    assert as_born()
+    assert changed() == []
 
 
 def test_enabling_twice_is_enabling_once(app: Flask) -> None:
@@ -59,7 +59,7 @@ def test_enabling_twice_is_enabling_once(app: Flask) -> None:
     install(app)
     assert all(layers == ["flaskthreads_autopatch.patches"] for layers in status().patch_points.values())
     disable()
-    assert as_born()
+    assert changed() == []
     disable()
     uninstall(app)
     assert not is_enabled()
@@ -205,7 +205,7 @@ def test_h22_off_while_a_foreign_layer_lies_above(app: Flask, layer: t.Callable[
         remove()
     assert not inherits(app)
     disable()  # a layer that lay buried is taken out now
-    assert as_born()
+    assert changed() == []
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -227,7 +227,7 @@ def test_h22_on_again_while_a_foreign_layer_lies_above(
     for remove in removers:
         remove()
     disable()
-    assert as_born()
+    assert changed() == []
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -307,7 +307,7 @@ def test_patches_that_fail_half_way_are_taken_back(app: Flask, monkeypatch: pyte
         with monkeypatch.context() as patch, pytest.raises(wrapt.PathResolutionError):
             patch.setattr(patches, "POINTS", (*patches.POINTS, bogus))
             switch_on()
-        assert as_born()
+        assert changed() == []
         assert not is_enabled()
         assert not inherits(app)
 
@@ -335,7 +335,7 @@ def test_on_and_off_from_many_threads_at_once(app: Flask) -> None:
         thread.join(60)
     assert errors == []
     disable()
-    assert as_born()
+    assert changed() == []
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
