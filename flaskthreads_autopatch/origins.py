@@ -16,7 +16,7 @@ def origins(chain: list[t.Any]) -> list[str]:
 
 
 def _origin(layer: t.Any) -> str:
-    if isinstance(layer, wrapt.FunctionWrapper):
+    if isinstance(layer, (wrapt.FunctionWrapper, wrapt.BoundFunctionWrapper)):
         layer = layer._self_wrapper
     layer = getattr(layer, "__func__", layer)
     # functools.wraps copies __module__ from what it wraps; the globals are the layer's own.

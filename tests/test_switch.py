@@ -75,6 +75,22 @@ def test_enabling_twice_is_enabling_once(app: Flask) -> None:
     assert not is_enabled()
 
 
+def test_status_names_our_layer_below_one_that_knows_it_by_its_bound_form() -> None:
+    # As Sentry's: what is read from the class is wrapt's bound form of ours, and functools.wraps keeps it.
+    enable()
+    ours = threading.Thread.start
+
+    @functools.wraps(ours)
+    def start(self: threading.Thread) -> None:
+        ours(self)
+
+    threading.Thread.start = start  # type: ignore[method-assign]
+    try:
+        assert status().patch_points["threading.Thread.start"] == [__name__, "flaskthreads_autopatch.patches"]
+    finally:
+        threading.Thread.start = ours  # type: ignore[method-assign]
+
+
 def test_the_handle_disables_at_the_end(app: Flask) -> None:
     with enable():
         assert is_enabled()
