@@ -22,6 +22,9 @@ from flask import Flask
 from flask.ctx import AppContext
 from flask.signals import appcontext_tearing_down
 
+if t.TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
 _cv_app: contextvars.ContextVar[AppContext] = flask.globals._cv_app
 _HAS_REQUEST_CONTEXT = hasattr(flask.globals, "_cv_request")
 # On Flask 3.2 a variable that nobody sets.
@@ -117,6 +120,18 @@ if _HAS_REQUEST_CONTEXT:
         request_ctx.match_request = _already_matched
         return ctx, token
 
+    def enter_with_request(app: Flask, environ: WSGIEnvironment, fn: object) -> tuple[AppContext, t.Any]:
+        """The same with a request of its own: matched, its session opened, as Flask's own push does it."""
+        ctx = _push(app, fn)
+        try:
+            # Finds the app context that was just pushed, and makes no other.
+            request_ctx = app.request_context(environ)
+            request_ctx.push()
+        except BaseException as exc:
+            leave(ctx, None, exc, fn)
+            raise
+        return ctx, request_ctx._cv_tokens[0][0]
+
     def leave(ctx: AppContext, token: t.Any, exc: BaseException | None, fn: object) -> None:
         """Take the lent request back, tear the app context down, and pop it; every step, come what may."""
         ctx.__dict__[_MARK] = False
@@ -187,6 +202,10 @@ else:
             ctx.__dict__.update(lent)
         return ctx, None
 
+    def enter_with_request(app: Flask, environ: WSGIEnvironment, fn: object) -> tuple[AppContext, t.Any]:
+        """The same with a request of its own: matched, its session opened, as Flask's own push does it."""
+        return _push(app, fn, t.cast(AppContext, app.request_context(environ))), None
+
     def leave(ctx: AppContext, token: t.Any, exc: BaseException | None, fn: object) -> None:
         """Take the lent request back, tear the app context down, and pop it; every step, come what may."""
         state = ctx.__dict__
@@ -200,8 +219,8 @@ else:
         _guarded(ctx.app, fn, ctx.pop, exc)
 
 
-def _push(app: Flask, fn: object) -> AppContext:
-    ctx = app.app_context()
+def _push(app: Flask, fn: object, ctx: AppContext | None = None) -> AppContext:
+    ctx = app.app_context() if ctx is None else ctx
     ctx.__dict__[_MARK] = False
     try:
         ctx.push()
