@@ -5,10 +5,10 @@ Importing this package imports neither flask nor wrapt: a name is resolved when 
 
 from __future__ import annotations
 
-import importlib
-import typing as t
+TYPE_CHECKING = False  # typing would be the most expensive import of many a process that never imports Flask
+if TYPE_CHECKING:
+    from typing import Any
 
-if t.TYPE_CHECKING:
     from .explicit import AppContextThread as AppContextThread
     from .explicit import ThreadPoolWithAppContextExecutor as ThreadPoolWithAppContextExecutor
     from .explicit import copy_current_app_context as copy_current_app_context
@@ -52,10 +52,14 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name: str) -> t.Any:
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    from importlib import import_module
+
+    # First and by itself: what `activation` has waiting for it imports switch, which must not be half imported then.
+    import_module("flask")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     return value
 
 

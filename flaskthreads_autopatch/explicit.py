@@ -8,8 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from . import flask_context
-from .binding import BoundTask, bind, bind_run
-from .snapshot import THREADS_INHERIT_CONTEXT, P, R, Snapshot, capture, clean_context
+from .binding import BoundRun, bind, bind_once, bind_run, keep, kept
+from .snapshot import THREADS_INHERIT_CONTEXT, P, R, Snapshot, capture, clean_context, suppress_inheritance
 from .switch import policy_or_default
 
 
@@ -43,14 +43,16 @@ class AppContextThread(threading.Thread):
 
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
         snapshot = _snapshot("AppContextThread")
-        super().__init__(*args, **kwargs)
-        bind_run(self, snapshot, explicit=True)
+        with suppress_inheritance():  # what the patches would take, beside this
+            super().__init__(*args, **kwargs)
+        keep(self, BoundRun(snapshot, explicit=True))
 
     def start(self) -> None:
         """Start the thread, in the app context that is active here or else in the one it was made in."""
-        undo = None
-        if (snapshot := _snapshot_or_none()) is not None:
-            undo = bind_run(self, snapshot, explicit=True)
+        bound, snapshot = kept(self), _snapshot_or_none()
+        if snapshot is not None:
+            bound = BoundRun(snapshot, explicit=True)
+        undo = None if bound is None else bind_run(self, bound)
         try:
             _start_clean(super().start)
         except Exception:
@@ -69,12 +71,21 @@ class ThreadPoolWithAppContextExecutor(ThreadPoolExecutor):
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
         super().__init__(*args, **kwargs)
         self._made_in = _snapshot_or_none()
+        self._is_shut_down = False
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Schedule ``fn(*args, **kwargs)``. Raises `RuntimeError` if there is no app context to inherit."""
+        if self._is_shut_down:
+            return super().submit(fn, *args, **kwargs)  # which raises
         snapshot = _snapshot_or_none() or self._made_in or _snapshot("ThreadPoolWithAppContextExecutor.submit()")
-        task = t.cast("Callable[P, R]", BoundTask(fn, snapshot))
-        return _start_clean(super().submit, task, *args, **kwargs)
+        return _start_clean(super().submit, bind_once(fn, snapshot), *args, **kwargs)
+
+    def shutdown(self, *args: t.Any, **kwargs: t.Any) -> None:
+        """Take no more tasks, as `ThreadPoolExecutor.shutdown` does, and let go of the context it was made in."""
+        self._is_shut_down = True
+        super().shutdown(*args, **kwargs)
+        # The traceback of an exception that a future keeps refers to the executor, by the frame of the worker.
+        self._made_in = None
 
 
 def copy_current_app_context(fn: Callable[P, R]) -> Callable[P, R]:

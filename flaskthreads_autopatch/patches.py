@@ -1,4 +1,4 @@
-"""The patch points: which attribute, which wrapper; apply and revert.
+"""The patch points: which attribute, which wrapper.
 
 Every wrapper has the same shape. Without an active app context, or with one whose app has no policy, it passes straight
 through. Else it takes a snapshot, unless the thread or callable is ignored, and binds it to what is going to run.
@@ -7,19 +7,18 @@ through. Else it takes a snapshot, unless the thread or callable is ignored, and
 from __future__ import annotations
 
 import contextvars
-import functools
-import importlib.util
-import sys
 import threading
 import typing as t
 from collections.abc import Callable, Iterator
 from concurrent.futures.thread import ThreadPoolExecutor
 
-import wrapt
 from flask import Flask
+from flask.ctx import AppContext
 
 from . import flask_context
-from .binding import BoundCallable, BoundCallback, BoundTask, bind_run, bound_run
+from .binding import BoundCallable, BoundRun, bind, bind_callback, bind_once, bind_run, bind_with_ends, keep, kept
+from .flask_context import active
+from .layers import PatchPoint
 from .policy import Policy
 from .snapshot import THREADS_INHERIT_CONTEXT, Snapshot, capture, clean_context, is_suppressed, logger
 
@@ -30,10 +29,9 @@ PolicyFor = Callable[[Flask], "Policy | None"]
 """Asked with the app of the active context: its policy, or None if nothing of it is inherited."""
 
 
-def _snapshot_for(policy_for: PolicyFor, fn: object, args: Args = ()) -> Snapshot | None:
-    """What *fn*, which is going to be called with *args*, inherits; None if nothing."""
-    ctx = flask_context.active()
-    if ctx is None or isinstance(fn, BoundCallable):
+def _snapshot_for(policy_for: PolicyFor, ctx: AppContext, fn: object, args: Args = ()) -> Snapshot | None:
+    """What *fn*, which is going to be called with *args*, inherits from *ctx*; None if nothing."""
+    if isinstance(fn, BoundCallable):
         return None
     policy = policy_for(ctx.app)
     if policy is None or is_suppressed():
@@ -45,10 +43,9 @@ def _snapshot_for(policy_for: PolicyFor, fn: object, args: Args = ()) -> Snapsho
         return None
 
 
-def _thread_snapshot(policy: Policy, thread: threading.Thread) -> Snapshot | None:
-    """What *thread* inherits from the active context; None if nothing."""
-    ctx = flask_context.active()
-    if ctx is None or is_suppressed():
+def _thread_snapshot(policy: Policy, ctx: AppContext, thread: threading.Thread) -> Snapshot | None:
+    """What *thread* inherits from *ctx*; None if nothing."""
+    if is_suppressed():
         return None
     state, cls = thread.__dict__, type(thread)
     target = state.get("_target") or state.get("function")
@@ -65,27 +62,37 @@ def _thread_snapshot(policy: Policy, thread: threading.Thread) -> Snapshot | Non
 
 
 def _init(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, args: Args, kwargs: Kwargs) -> None:
-    # The fallback, for a thread that is started outside the context, or by a start() that bypasses ours, as the one
-    # that OpenTelemetry puts into Timer.
+    # The fallback, for a thread that is started outside of the context.
     wrapped(*args, **kwargs)
-    ctx = flask_context.active()
+    ctx = active()
     if ctx is None or (policy := policy_for(ctx.app)) is None:
         return
-    if (snapshot := _thread_snapshot(policy, thread)) is not None:
-        bind_run(thread, snapshot, holds=policy_for)
+    if (snapshot := _thread_snapshot(policy, ctx, thread)) is not None:
+        bound = BoundRun(snapshot, holds=policy_for)
+        keep(thread, bound)
+        if _has_start_of_its_own(type(thread)):
+            bind_run(thread, bound)
+
+
+def _has_start_of_its_own(cls: type) -> bool:
+    # It may bypass ours, as the one that OpenTelemetry puts into Timer.
+    return cls is not threading.Thread and any("start" in vars(base) for base in cls.__mro__[:-_BASES])
+
+
+_BASES = len(threading.Thread.__mro__)
 
 
 def _start(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, args: Args, kwargs: Kwargs) -> t.Any:
-    ctx = flask_context.active()
-    if ctx is None or (policy := policy_for(ctx.app)) is None:
+    ctx, bound = active(), kept(thread)
+    policy = None if ctx is None else policy_for(ctx.app)
+    if bound is None and policy is None:
         return wrapped(*args, **kwargs)
-    bound = bound_run(thread)
-    if bound is not None and bound.explicit:
-        return wrapped(*args, **kwargs)
-    snapshot = _thread_snapshot(policy, thread)
-    undo = bind_run(thread, snapshot) if snapshot is not None or bound is not None else None
+    if bound is None or not (bound.explicit or (policy is None and not is_suppressed())):
+        snapshot = None if ctx is None or policy is None else _thread_snapshot(policy, ctx, thread)
+        bound = None if bound is None and snapshot is None else BoundRun(snapshot)
+    undo = None if bound is None else bind_run(thread, bound)
     try:
-        if snapshot is None or THREADS_INHERIT_CONTEXT:
+        if bound is None or bound.snapshot is None or THREADS_INHERIT_CONTEXT:
             # It must not get the contexts by itself either: a worker would keep them for ever (H15).
             return clean_context().run(wrapped, *args, **kwargs)
         return wrapped(*args, **kwargs)
@@ -105,15 +112,19 @@ def _runs_in_threads(pool: ThreadPoolExecutor) -> bool:
 
 
 def _submit(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
-    if args and (snapshot := _snapshot_for(policy_for, args[0], args[1:])) is not None and _runs_in_threads(pool):
-        args = (BoundTask(args[0], snapshot), *args[1:])
-    return wrapped(*args, **kwargs)
+    ctx = active()
+    if ctx is None or not args or not (_prepare_context is None or _runs_in_threads(pool)):
+        return wrapped(*args, **kwargs)
+    fn, rest = args[0], args[1:]
+    snapshot = _snapshot_for(policy_for, ctx, fn, rest)
+    return wrapped(*args, **kwargs) if snapshot is None else wrapped(bind_once(fn, snapshot), *rest, **kwargs)
 
 
 def _add_done_callback(policy_for: PolicyFor, wrapped: Wrapped, future: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
-    if len(args) != 1 or kwargs or (snapshot := _snapshot_for(policy_for, args[0])) is None:
+    ctx = active()
+    if ctx is None or len(args) != 1 or kwargs or (snapshot := _snapshot_for(policy_for, ctx, args[0])) is None:
         return wrapped(*args, **kwargs)
-    callback = BoundCallback(args[0], snapshot)
+    callback = bind_callback(args[0], snapshot)
     try:
         return wrapped(callback)
     finally:
@@ -121,32 +132,37 @@ def _add_done_callback(policy_for: PolicyFor, wrapped: Wrapped, future: t.Any, a
 
 
 def _pool_call(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
-    bound = _bind_arguments(policy_for, BoundCallable, args, kwargs)
-    return wrapped(*bound[0], **bound[1])
+    if (ctx := active()) is not None:
+        args, kwargs = _func_first(args, kwargs)
+        if args and (snapshot := _snapshot_for(policy_for, ctx, args[0])) is not None:
+            args = (bind(args[0], snapshot), *args[1:])
+    return wrapped(*args, **kwargs)
 
 
-def _pool_call_once(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
-    bound = _bind_arguments(policy_for, BoundTask, args, kwargs)
-    return wrapped(*bound[0], **bound[1])
+def _pool_call_async(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
+    if (ctx := active()) is not None:
+        args, kwargs = _func_first(args, kwargs)
+        # The callbacks come fourth and fifth in each of these methods.
+        fns = [*args[:1], *(args[i] if i < len(args) else kwargs.get(name) for i, name in _CALLBACKS)]
+        snapshots = [None if fn is None else _snapshot_for(policy_for, ctx, fn) for fn in fns]
+        if args and any(snapshots):
+            func, *ends = bind_with_ends(fns, snapshots)
+            args = (func, *args[1:3], *args[5:])
+            kwargs = kwargs | {name: end for (_, name), end in zip(_CALLBACKS, ends, strict=True)}
+    return wrapped(*args, **kwargs)
 
 
-def _bind_arguments(
-    policy_for: PolicyFor, kind: type[BoundCallable], args: Args, kwargs: Kwargs
-) -> tuple[Args, Kwargs]:
-    # The function comes first in all of ThreadPool's methods; the two callbacks, where there are any, fourth and fifth.
-    def bound(name: str | int, fn: t.Any) -> t.Any:
-        if name not in (0, 3, 4, "func", "callback", "error_callback") or fn is None:
-            return fn
-        snapshot = _snapshot_for(policy_for, fn)
-        return fn if snapshot is None else (kind if name in (0, "func") else BoundTask)(fn, snapshot)
+_CALLBACKS = ((3, "callback"), (4, "error_callback"))
 
-    if flask_context.active() is None:
+
+def _func_first(args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+    if args or "func" not in kwargs:
         return args, kwargs
-    return tuple(bound(i, arg) for i, arg in enumerate(args)), {k: bound(k, arg) for k, arg in kwargs.items()}
+    return (kwargs["func"],), {name: value for name, value in kwargs.items() if name != "func"}
 
 
 def _serve(policy_for: PolicyFor, wrapped: Wrapped, app: Flask, args: Args, kwargs: Kwargs) -> t.Any:
-    ctx = flask_context.active()
+    ctx = active()
     if ctx is None or not flask_context.is_inherited(ctx):
         return wrapped(*args, **kwargs)
     context = clean_context()
@@ -173,18 +189,6 @@ class _InContext:
             self._context.run(self._response.close)
 
 
-class PatchPoint(t.NamedTuple):
-    """One attribute that is wrapped."""
-
-    module: str
-    attribute: str
-    wrapper: Callable[..., t.Any]
-
-    @property
-    def name(self) -> str:
-        return f"{self.module}.{self.attribute}"
-
-
 _ON_FLASK_BEFORE_3_2 = (
     # wsgi_app may be called by itself, and may have been replaced by a middleware that __call__ calls: both.
     PatchPoint("flask.app", "Flask.__call__", _serve),
@@ -196,112 +200,16 @@ POINTS: tuple[PatchPoint, ...] = (
     PatchPoint("threading", "Thread.start", _start),
     PatchPoint("concurrent.futures.thread", "ThreadPoolExecutor.submit", _submit),
     PatchPoint("concurrent.futures._base", "Future.add_done_callback", _add_done_callback),
-    PatchPoint("multiprocessing.pool", "ThreadPool.apply_async", _pool_call_once),
+    *(
+        PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", _pool_call_async)
+        for method in ("apply_async", "map_async", "starmap_async")
+    ),
     *(
         PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", _pool_call)
-        for method in ("map", "map_async", "starmap", "starmap_async", "imap", "imap_unordered")
+        for method in ("map", "starmap", "imap", "imap_unordered")
     ),
     *(_ON_FLASK_BEFORE_3_2 if flask_context.REUSES_APP_CONTEXT else ()),
 )
 
 LATE_POINTS = (PatchPoint("gevent.threadpool", "ThreadPoolExecutor.submit", _submit),)
 """Patched once their module is imported by somebody else."""
-
-
-class _Layer(t.NamedTuple):
-    handle: wrapt.FunctionWrapper[..., t.Any]
-    # wrapt tests its truth at each call: an empty list makes the layer inert.
-    alive: list[bool]
-
-
-class Patches:
-    """The layers that this library has put on the patch points. Its methods may be called from any thread."""
-
-    def __init__(self, policy_for: PolicyFor) -> None:
-        self._policy_for = policy_for
-        self.lock = threading.RLock()
-        self.applied = False
-        self._layers: dict[PatchPoint, _Layer] = {}
-        # Layers that could not be taken out because a foreign one, which is not wrapt's, lies above: they are inert.
-        self._buried: list[tuple[PatchPoint, _Layer]] = []
-        self._watched: set[str] = set()
-
-    def apply(self) -> None:
-        """Put a layer on each patch point that has none of ours."""
-        with self.lock:
-            self.applied = True
-            self._dig_out()
-            try:
-                for point in POINTS:
-                    self._wrap(point)
-                for point in LATE_POINTS:
-                    self._wrap_when_imported(point)
-            except BaseException:
-                self.revert()
-                raise
-
-    def revert(self) -> None:
-        """Take our layers out, and only ours. What cannot be taken out yet is inert, and tried again next time."""
-        with self.lock:
-            self.applied = False
-            self._buried += self._layers.items()
-            self._layers = {}
-            for _, layer in self._buried:
-                layer.alive.clear()
-            self._dig_out()
-
-    def describe(self) -> dict[str, list[str]]:
-        """By patch point, the layers that lie on it from the outside in: where each comes from."""
-        points = [point for point in POINTS + LATE_POINTS if point.module in sys.modules]
-        return {point.name: [_origin(entry) for entry in _chain(point)[:-1]] for point in points}
-
-    def _wrap(self, point: PatchPoint) -> None:
-        if point in self._layers:
-            return
-        chain = _chain(point)
-        for buried in self._buried:
-            if buried[0] == point and any(entry is buried[1].handle for entry in chain):
-                self._buried.remove(buried)
-                self._layers[point] = buried[1]
-                buried[1].alive.append(True)
-                return
-        alive = [True]
-        wrapper = functools.partial(point.wrapper, self._policy_for)
-        handle = wrapt.wrap_object(point.module, point.attribute, wrapt.FunctionWrapper, (wrapper, alive))
-        self._layers[point] = _Layer(handle, alive)
-
-    def _wrap_when_imported(self, point: PatchPoint) -> None:
-        if point.module in sys.modules:
-            self._wrap(point)
-        elif point.module not in self._watched and importlib.util.find_spec(point.module.partition(".")[0]):
-            self._watched.add(point.module)
-            wrapt.register_post_import_hook(lambda module: self._on_import(point), point.module)
-
-    def _on_import(self, point: PatchPoint) -> None:
-        with self.lock:
-            if self.applied:
-                self._wrap(point)
-
-    def _dig_out(self) -> None:
-        buried, self._buried = self._buried, []
-        for point, layer in buried:
-            owner, name, found = wrapt.resolve_path(point.module, point.attribute)
-            if getattr(found, "_self_parent", None) is layer.handle:
-                # Somebody has put back what getattr() gave them of ours: wrapt's bound form of the layer.
-                setattr(owner, name, layer.handle)
-            try:
-                wrapt.unwrap_object(point.module, point.attribute, layer.handle)
-            except (wrapt.WrapperNotFoundError, wrapt.WrapperNotOutermostError):
-                self._buried.append((point, layer))
-
-
-def _chain(point: PatchPoint) -> list[t.Any]:
-    return list(wrapt.wrapper_chain(wrapt.resolve_path(point.module, point.attribute)[2]))
-
-
-def _origin(layer: t.Any) -> str:
-    if isinstance(layer, wrapt.FunctionWrapper):
-        layer = layer._self_wrapper
-    layer = getattr(layer, "func", layer)
-    # functools.wraps copies __module__ from what it wraps; the globals are the layer's own.
-    return str(getattr(layer, "__globals__", {}).get("__name__") or getattr(layer, "__module__", "unknown"))

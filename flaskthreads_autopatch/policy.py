@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextvars
 import dataclasses
 import functools
+import threading
 import typing as t
 import weakref
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
+from types import FunctionType
 
 from . import catalogue
+from .environment import VARIABLE, WORDS
 
-PREFIX = "FLASKTHREADS_AUTOPATCH_"
+PREFIX = f"{VARIABLE}_"
 """Before an option's name, in capitals, in Flask's config and in the environment."""
 
-KEYWORD, CONFIG, ENVIRONMENT = "keyword", "Flask config", "environment"
-_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+KEYWORD, CONFIG, ENVIRONMENT, DEFAULT = "keyword", "Flask config", "environment", "default"
 
 
 class PolicyError(ValueError):
@@ -51,14 +53,22 @@ class Policy:
     contextvars: bool = False
     """Also carry a copy of all other context variables."""
 
+    _sources: t.ClassVar[Mapping[str, str]] = {}
+
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, _parse(field.name, getattr(self, field.name), KEYWORD))
+        for name in OPTIONS:
+            object.__setattr__(self, name, _parse(name, getattr(self, name), KEYWORD))
+
+    def source(self, option: str) -> str | None:
+        """Where *option* was read, as `PolicyError.source`, or ``"default"``; None in a policy that was not read."""
+        return self._sources.get(option)
 
     def why_home(self, name: str, cls: type) -> str | None:
         """Why the entry of ``g`` called *name*, of class *cls*, stays home; None if it is inherited."""
-        if reason := catalogue.THREAD_BOUND_NAMES.get(name):
-            return reason
+        if name in catalogue.THREAD_BOUND_NAMES:
+            return catalogue.THREAD_BOUND_NAMES[name]
+        if not self.exclude:
+            return _why_in_catalogue(cls)
         for pattern in self.exclude:
             if ":" not in pattern and fnmatchcase(name, pattern):
                 return f"excluded by {pattern!r}"
@@ -73,10 +83,11 @@ class Policy:
 
     def why_ignored(self, fn: object, args: tuple[t.Any, ...] = ()) -> str | None:
         """Why the callable *fn*, called with *args*, does not inherit; None if it does."""
-        while isinstance(fn, functools.partial):
-            args, fn = fn.args + args, fn.func
-        if type(getattr(fn, "__self__", None)) is contextvars.Context:
-            return "carries context variables of its own"
+        if type(fn) is not FunctionType:
+            while isinstance(fn, functools.partial):
+                args, fn = fn.args + args, fn.func
+            if type(getattr(fn, "__self__", None)) is contextvars.Context:
+                return "carries context variables of its own"
         module, qualname = getattr(fn, "__module__", None), getattr(fn, "__qualname__", None)
         if not isinstance(module, str) or not isinstance(qualname, str):
             module, qualname = type(fn).__module__, type(fn).__qualname__
@@ -87,15 +98,28 @@ class Policy:
 
     def why_class_ignored(self, cls: type) -> str | None:
         """Why threads of class *cls* do not inherit; None if they do."""
-        reasons = (_why_path_ignored(self.ignore, base.__module__, base.__qualname__) for base in cls.__mro__)
+        # A class that somebody has put in the place of Thread says nothing of who starts it: it may be anybody's base.
+        stand_ins = {base for base in (threading.Thread, threading.Timer) if base.__module__ != "threading"}
+        bases = [base for base in cls.__mro__ if base not in stand_ins]
+        reasons = (_why_path_ignored(self.ignore, base.__module__, base.__qualname__) for base in bases)
         return next(filter(None, reasons), None)
 
 
 def resolve(keywords: Mapping[str, t.Any], config: Mapping[str, t.Any], environ: Mapping[str, str]) -> Policy:
     """The policy that the three places make together. Raises `PolicyError`."""
-    options = _prefixed(environ, ENVIRONMENT) | _prefixed(config, CONFIG)
-    options |= {name: _parse(name, value, KEYWORD) for name, value in keywords.items()}
-    return Policy(**options)
+    read = {
+        ENVIRONMENT: _prefixed(environ, ENVIRONMENT),
+        CONFIG: _prefixed(config, CONFIG),
+        KEYWORD: {name: _parse(name, value, KEYWORD) for name, value in keywords.items()},
+    }
+    options: dict[str, t.Any] = {}
+    sources = dict.fromkeys(OPTIONS, DEFAULT)
+    for source, found in read.items():
+        options |= found
+        sources |= dict.fromkeys(found, source)
+    policy = Policy(**options)
+    object.__setattr__(policy, "_sources", sources)
+    return policy
 
 
 def _prefixed(mapping: Mapping[str, t.Any], source: str) -> dict[str, t.Any]:
@@ -105,14 +129,14 @@ def _prefixed(mapping: Mapping[str, t.Any], source: str) -> dict[str, t.Any]:
 
 def _parse(name: str, value: t.Any, source: str, shown: str | None = None) -> t.Any:
     """The value of one option as the policy holds it. A keyword is taken as it is; text is read."""
-    if name not in _DEFAULTS:
-        allowed = f"the options are {', '.join(sorted(_DEFAULTS))}"
-    elif isinstance(_DEFAULTS[name], bool):
+    if name not in OPTIONS:
+        allowed = f"the options are {', '.join(sorted(OPTIONS))}"
+    elif isinstance(OPTIONS[name], bool):
         if source != KEYWORD:
-            value = _WORDS.get(str(value).strip().lower(), value)
+            value = WORDS.get(str(value).strip().lower(), value)
         if isinstance(value, bool):
             return value
-        allowed = "allowed are True and False" if source == KEYWORD else f"allowed are {' '.join(_WORDS)}"
+        allowed = "allowed are True and False" if source == KEYWORD else f"allowed are {' '.join(WORDS)}"
     else:
         if source != KEYWORD and isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
@@ -122,18 +146,21 @@ def _parse(name: str, value: t.Any, source: str, shown: str | None = None) -> t.
     raise PolicyError(f"{shown or name}={value!r} ({source}): {allowed}.", source)
 
 
-_DEFAULTS: dict[str, t.Any] = {field.name: field.default for field in dataclasses.fields(Policy)}
+OPTIONS: dict[str, t.Any] = {field.name: field.default for field in dataclasses.fields(Policy)}
+"""The defaults, by name."""
 
-# By class, weakly: a class that an app factory makes anew for every app must not stay alive for this.
-_catalogued: weakref.WeakKeyDictionary[type, str | None] = weakref.WeakKeyDictionary()
+# By the id of a class: this is asked for each entry of g, and costs 30 ns, in a WeakKeyDictionary 250. The class is not
+# kept alive (an app factory may make one anew for every app), and its id is forgotten before another can have it.
+_catalogued: dict[int, tuple[str | None, weakref.ref[type]]] = {}
 
 
 def _why_in_catalogue(cls: type) -> str | None:
     try:
-        return _catalogued[cls]
+        return _catalogued[id(cls)][0]
     except KeyError:
         known = (catalogue.THREAD_BOUND_TYPES.get(path) for path in _class_paths(cls))
-        reason = _catalogued[cls] = next(filter(None, known), None)
+        reason, key = next(filter(None, known), None), id(cls)
+        _catalogued[key] = reason, weakref.ref(cls, lambda _: _catalogued.pop(key, None))
         return reason
 
 

@@ -147,7 +147,6 @@ def replay(app: Flask, message: str, fn: Callable[..., R], args: t.Any, kwargs: 
         for name, value in carried.get("g", {}).items():
             # What a receiver of appcontext_pushed has put there wins, as in a thread.
             entries.setdefault(name, value)
-        flask_context.open_for_use(ctx)
         return fn(*args, **kwargs)
     except BaseException as exc:
         error = exc

@@ -38,8 +38,8 @@ class AppLoadError(RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"The app {self.import_path!r} cannot be loaded in the worker process: {self.reason.rstrip('.')}. The path is read as"
-            " by 'flask --app', by the worker: it needs the same code, and the folder of it on its sys.path."
+            f"The app {self.import_path!r} cannot be loaded in the worker process: {self.reason.rstrip('.')}. The"
+            " worker reads the path as 'flask --app' does: it needs the same code, and its folder on its sys.path."
         )
 
 

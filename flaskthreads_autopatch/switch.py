@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import platform
 import sys
 import threading
 import typing as t
 import weakref
+from importlib import metadata
 from types import TracebackType
 
 from flask import Flask
 
-from .patches import Patches
+from . import __version__
+from .environment import say
+from .layers import Layers
+from .patches import LATE_POINTS, POINTS
 from .policy import ENVIRONMENT, Policy, PolicyError, resolve
-from .snapshot import logger
+from .snapshot import THREADS_INHERIT_CONTEXT, logger
 
 EXTENSION = "flaskthreads_autopatch"
 """Under this name an app's policy stands in ``app.extensions``."""
@@ -32,6 +37,12 @@ class Status:
     """By name, the policy of each app that is installed, or that `enable` has met."""
     patch_points: dict[str, list[str]]
     """By patch point, where each layer that lies on it comes from (a module), from the outside in."""
+    versions: dict[str, str]
+    """Of this library, Python, Flask and wrapt."""
+    gil: bool
+    """Whether this Python runs one thread at a time."""
+    thread_inherit_context: bool
+    """Whether its threads start with their starter's context variables."""
 
 
 class Handle:
@@ -86,10 +97,11 @@ def enable(**policy: t.Any) -> Handle:
 
     Enabling again replaces the policy. The handle can be used as a context manager, which disables at the end.
     """
-    if _resolve_or_say(policy, {}) is not None:
+    resolved = _resolve_or_say(policy, {})
+    if resolved is not None:
         with _state.lock:
             _state.patches.apply()
-            _state.keywords = policy
+            _state.keywords, _state.policy = policy, resolved
             _state.refused.clear()
             for app in _state.apps - _state.installed:
                 _forget(app)
@@ -104,7 +116,7 @@ def disable() -> None:
     Threads and tasks that inherited before keep what they have.
     """
     with _state.lock:
-        _state.keywords = None
+        _state.keywords = _state.policy = None
         _state.installed.clear()
         for app in list(_state.apps):
             _forget(app)
@@ -119,9 +131,19 @@ def is_enabled() -> bool:
 def status() -> Status:
     """What is on, and what lies on each patch point."""
     with _state.lock:
-        base = None if _state.keywords is None else resolve(_state.keywords, {}, os.environ)
-        apps = {app.name: app.extensions[EXTENSION] for app in _state.apps}
-        return Status(_state.patches.applied, base, apps, _state.patches.describe())
+        return Status(
+            enabled=_state.patches.applied,
+            policy=_state.policy,
+            apps={app.name: app.extensions[EXTENSION] for app in _state.apps},
+            patch_points=_state.patches.describe(),
+            versions={
+                "flaskthreads_autopatch": __version__,
+                "python": platform.python_version(),
+                **{name: _version(name) for name in ("flask", "wrapt")},
+            },
+            gil=getattr(sys, "_is_gil_enabled", lambda: True)(),
+            thread_inherit_context=THREADS_INHERIT_CONTEXT,
+        )
 
 
 def policy_for(app: Flask) -> Policy | None:
@@ -157,6 +179,13 @@ def _forget(app: Flask) -> None:
     _state.apps.discard(app)
 
 
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "unknown"  # bundled without its metadata
+
+
 def _real(app: Flask) -> Flask:
     # current_app is a proxy
     get = getattr(app, "_get_current_object", None)
@@ -170,15 +199,17 @@ def _resolve_or_say(keywords: dict[str, t.Any], config: t.Mapping[str, t.Any]) -
         if error.source != ENVIRONMENT:
             raise
         # A typo in the environment must not take a process down.
-        print(f"flaskthreads_autopatch: {error} Nothing is patched.", file=sys.stderr)
+        say(f"{error} Nothing is patched.")
         return None
 
 
 class _State:
     def __init__(self) -> None:
-        self.patches = Patches(policy_for)
+        self.patches = Layers(POINTS, LATE_POINTS, policy_for)
         self.keywords: dict[str, t.Any] | None = None
         """What `enable` was called with; None unless it is in force."""
+        self.policy: Policy | None = None
+        """What that makes, with the environment."""
         self.apps: weakref.WeakSet[Flask] = weakref.WeakSet()
         """The apps that have a policy: installed ones, and those met since `enable`."""
         self.installed: weakref.WeakSet[Flask] = weakref.WeakSet()
@@ -192,5 +223,9 @@ class _State:
 
 _state = _State()
 if hasattr(os, "register_at_fork"):
-    # Another thread may hold it, and does not exist in the child.
-    os.register_at_fork(after_in_child=_state.renew_lock)
+    # Another thread may be switching, and does not exist in the child: the fork waits until it is done.
+    os.register_at_fork(
+        before=lambda: _state.lock.acquire(),
+        after_in_parent=lambda: _state.lock.release(),
+        after_in_child=_state.renew_lock,
+    )

@@ -32,18 +32,18 @@ def attributes() -> dict[str, object]:
 BORN_WITH = attributes()
 
 
-def as_born() -> bool:
-    """Whether each patch point has the very object it was born with: a wrapt proxy is equal to what it wraps."""
-    return not [name for name, found in attributes().items() if found is not BORN_WITH[name]]
+def changed() -> list[str]:
+    """The patch points where not the identical object stands any more; a wrapt layer equals what it wraps."""
+    return [name for name, value in attributes().items() if value is not BORN_WITH[name]]
 
 
 @pytest.fixture(autouse=True)
 def off_again() -> Iterator[None]:
     """Each test starts and ends with the patches off, every attribute as it was born, and no context left here."""
-    assert as_born()
+    assert changed() == []
     yield
     flaskthreads_autopatch.disable()
-    assert as_born()
+    assert changed() == []
     assert flask_context.active() is None
 
 

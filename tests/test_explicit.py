@@ -21,7 +21,7 @@ from flaskthreads_autopatch import (
     suppress_inheritance,
 )
 
-from .test_patches import user
+from .test_patches import user, user_or_none
 
 
 @pytest.fixture(params=["off", "on"])
@@ -125,7 +125,13 @@ def test_executor_falls_back_to_the_context_it_was_made_in(either: Flask) -> Non
         with either.app_context():
             g.user = "where it was submitted"
             assert pool.submit(user).result(30) == "where it was submitted"
-        # A worker holds nobody's context.
+
+
+def test_h15_the_executors_worker_holds_nobodys_context(either: Flask) -> None:
+    with either.app_context():
+        pool = ThreadPoolWithAppContextExecutor(1)
+        pool.submit(user_or_none).result(30)  # starts the worker
+    with pool:
         assert ThreadPoolExecutor.submit(pool, flask.has_app_context).result(30) is False
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import gc
 import http.server
 import multiprocessing
 import socketserver
@@ -687,3 +688,22 @@ def test_enable_covers_every_app(app: Flask) -> None:
                 assert in_thread(user) == each.name
     with app.app_context():
         assert in_thread(is_inherited) is False
+
+
+def test_a_thread_that_is_never_started_goes_with_its_last_reference(installed: Flask) -> None:
+    class Resource:
+        pass
+
+    gc.collect()
+    gc.disable()
+    try:
+        with installed.app_context():
+            g.resource = Resource()
+            resource = weakref.ref(g.resource)
+            thread = threading.Thread(target=print)
+            gone = weakref.ref(thread)
+            del thread
+        assert gone() is None
+        assert resource() is None
+    finally:
+        gc.enable()

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import flask
 import pytest
 from flask import Flask, appcontext_popped, appcontext_pushed, appcontext_tearing_down, g, request, session
+from flask.ctx import AppContext
 from flask.globals import app_ctx
 
 from flaskthreads_autopatch import Policy, install, is_inherited, suppress_inheritance
@@ -514,9 +515,10 @@ def test_h9_a_do_teardown_appcontext_of_the_users_own_is_called() -> None:
     called: list[bool] = []
 
     class App(Flask):
-        def do_teardown_appcontext(self, *args: t.Any, **kwargs: t.Any) -> None:
+        # Until Flask 3.1 the first argument is the exception; 3.2 looks at the name, and warns of the old signature.
+        def do_teardown_appcontext(self, ctx: AppContext, *args: t.Any) -> None:
             called.append(is_inherited())
-            super().do_teardown_appcontext(*args, **kwargs)
+            super().do_teardown_appcontext(ctx, *args)
 
     app = App("own")
     install(app)
@@ -801,14 +803,36 @@ def test_a_snapshot_is_replayed_any_number_of_times_at_once(installed: Flask, co
         assert {future.result(30) for future in futures} == {"alice /path"}
 
 
-def test_a_replay_inside_somebody_elses_request_does_not_show_it(installed: Flask) -> None:
-    with installed.app_context():
-        g.user = "nobody's"
+@pytest.mark.parametrize("lent", [False, True])
+def test_a_replay_inside_somebody_elses_request_does_not_show_it(installed: Flask, lent: bool) -> None:
+    seen: list[str] = []
+
+    def note(*args: object, **kwargs: object) -> None:
+        if flask.has_request_context():
+            seen.append(request.path)
+
+    with installed.test_request_context("/alices") if lent else installed.app_context():
+        g.user = "alice"
         snapshot = snapshot_here()
     with installed.test_request_context("/bobs"):
         g.user = "bob"
-        assert snapshot.run(lambda: (g.user, flask.has_request_context())) == ("nobody's", False)
+        installed.teardown_appcontext(note)
+        with appcontext_pushed.connected_to(note, installed), appcontext_tearing_down.connected_to(note, installed):
+            user, path = snapshot.run(lambda: (g.user, request.path if flask.has_request_context() else None))
+        assert (user, path) == ("alice", "/alices" if lent else None)
+        assert seen == []
         assert (g.user, request.path) == ("bob", "/bobs")
+
+
+def test_a_teardown_inside_somebody_elses_request_does_not_see_it(installed: Flask) -> None:
+    seen = []
+    with installed.test_request_context("/alices"):
+        snapshot = snapshot_here()
+    with installed.test_request_context("/bobs"):
+        installed.teardown_appcontext(lambda exc: seen.append(flask.has_request_context() and request.path))
+        assert snapshot.run(lambda: request.path) == "/alices"
+        assert seen == [False]
+        assert request.path == "/bobs"
 
 
 def test_contextvars_option_carries_the_other_context_variables(app: Flask) -> None:

@@ -1,0 +1,24 @@
+"""Configuration of Sphinx: ``sphinx-build -W docs docs/_build/html``."""
+
+import sys
+from pathlib import Path
+
+import flaskthreads_autopatch
+
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
+
+project = "flaskthreads-autopatch"
+release = version = flaskthreads_autopatch.__version__
+
+extensions = ["catalogue_table", "myst_parser", "pallets_sphinx_themes", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+myst_heading_anchors = 3
+myst_enable_extensions = ["attrs_block"]
+default_role = "py:obj"  # docstrings write `name`
+autodoc_member_order = "bysource"
+
+html_theme = "flask"
+html_title = f"{project} {version}"
+html_copy_source = html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]

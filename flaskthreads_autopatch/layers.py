@@ -1,0 +1,160 @@
+"""wrapt layers on patch points: put on, take out, and leave everybody else's alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import threading
+import typing as t
+from collections.abc import Callable
+from types import MethodType
+
+import wrapt
+
+from .origins import origins
+
+
+class PatchPoint(t.NamedTuple):
+    """One attribute that is wrapped."""
+
+    module: str
+    attribute: str
+    wrapper: Callable[..., t.Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.module}.{self.attribute}"
+
+
+class _Layer(t.NamedTuple):
+    """One of our layers, as wrapt gave it to us."""
+
+    handle: wrapt.FunctionWrapper[..., t.Any]
+    # wrapt tests its truth at each call: an empty list makes the layer inert.
+    alive: list[bool]
+
+
+class Layers:
+    """The layers that this library has put on *points*, and on each of *late_points* once somebody imports its module.
+
+    Each wrapper is called with *argument* before what wrapt gives it. The methods may be called from any thread.
+    """
+
+    def __init__(self, points: tuple[PatchPoint, ...], late_points: tuple[PatchPoint, ...], argument: object) -> None:
+        self.points = points
+        self.late_points = late_points
+        self._argument = argument
+        self.lock = threading.RLock()
+        self.applied = False
+        self._layers: dict[PatchPoint, _Layer] = {}
+        # Layers that could not be taken out because a foreign one, which is not wrapt's, lies above: they are inert.
+        self._buried: list[tuple[PatchPoint, _Layer]] = []
+        self._watched: set[str] = set()
+
+    def apply(self) -> None:
+        """Put a layer on each patch point that has none of ours."""
+        with self.lock:
+            self.applied = True
+            try:
+                for point in self.points:
+                    self._wrap(point)
+                for point in self.late_points:
+                    self._wrap_when_imported(point)
+            except BaseException:
+                self.revert()
+                raise
+
+    def revert(self) -> None:
+        """Take our layers out, and only ours. What cannot be taken out yet is inert, and tried again next time."""
+        with self.lock:
+            self.applied = False
+            self._buried += self._layers.items()
+            self._layers = {}
+            for _, layer in self._buried:
+                layer.alive.clear()
+            self._dig_out()
+
+    def describe(self) -> dict[str, list[str]]:
+        """By patch point, the layers that lie on it from the outside in: where each comes from."""
+        points = [point for point in self.points + self.late_points if point.module in sys.modules]
+        return {point.name: origins(_chain(point)) for point in points}
+
+    def _wrap(self, point: PatchPoint) -> None:
+        if (layer := self._layers.get(point)) is not None:
+            if _regain(point, layer.handle):
+                return
+            # Somebody's off switch has taken it out, or it cannot be seen below theirs: one layer at most is alive.
+            layer.alive.clear()
+            self._buried.append((point, self._layers.pop(point)))
+        for buried in self._buried:
+            if buried[0] == point and _regain(point, buried[1].handle):
+                self._buried.remove(buried)
+                self._layers[point] = buried[1]
+                buried[1].alive.append(True)
+                return
+        alive = [True]
+        # A method of the argument: 15 ns less at each call than a functools.partial, of the 60 that a pass-through has.
+        wrapper = MethodType(point.wrapper, self._argument)
+        handle = wrapt.wrap_object(*_place(point), wrapt.FunctionWrapper, (wrapper, alive))
+        self._layers[point] = _Layer(handle, alive)
+
+    def _wrap_when_imported(self, point: PatchPoint) -> None:
+        if point.module in sys.modules:
+            self._wrap(point)
+        elif point.module not in self._watched and importlib.util.find_spec(point.module.partition(".")[0]):
+            self._watched.add(point.module)
+            wrapt.register_post_import_hook(lambda module: self._on_import(point), point.module)
+
+    def _on_import(self, point: PatchPoint) -> None:
+        with self.lock:
+            if self.applied:
+                self._wrap(point)
+
+    def _dig_out(self) -> None:
+        self._buried = [buried for buried in self._buried if not _take_out(*buried)]
+
+
+def _take_out(point: PatchPoint, layer: _Layer) -> bool:
+    """Whether *layer* could be taken out of *point*."""
+    _regain(point, layer.handle)
+    try:
+        wrapt.unwrap_object(*_place(point), layer.handle)
+    except (wrapt.WrapperNotFoundError, wrapt.WrapperNotOutermostError):
+        return False
+    return True
+
+
+def _place(point: PatchPoint) -> tuple[type, str]:
+    """The class that *point* names, and the attribute."""
+    found, attribute, _ = wrapt.resolve_path(point.module, point.attribute)
+    # gevent puts a subclass of its own in the place of Thread, which stands before Timer in the MRO of gevent's Timer:
+    # a wrapper in there would hide Timer.__init__.
+    owner = t.cast(type, found)
+    return next((cls for cls in owner.__mro__ if cls.__module__ == point.module), owner), attribute
+
+
+def _chain(point: PatchPoint) -> list[t.Any]:
+    return list(wrapt.wrapper_chain(wrapt.resolve_path(*_place(point))[2]))
+
+
+def _regain(point: PatchPoint, handle: object) -> bool:
+    """Whether our layer, *handle*, lies on *point*; put back into its place where only its bound form does.
+
+    Who reads a wrapped method from its class, and later writes it back, writes wrapt's bound form of it, as
+    OpenTelemetry's off switch does. That one cannot be taken out.
+    """
+    above, reachable = None, True
+    for entry in _chain(point):
+        if entry is handle:
+            return True
+        is_bound = issubclass(type(entry), wrapt.BoundFunctionWrapper)
+        if is_bound and entry._self_parent is handle:
+            if above is None:
+                setattr(*_place(point), handle)
+            elif reachable:
+                above.__wrapped__ = handle
+            return True
+        # Below a bound form or a function lies a copy made for it: a change in there is none of the patch point.
+        reachable = reachable and not is_bound and issubclass(type(entry), wrapt.BaseObjectProxy)
+        above = entry
+    return False

@@ -1,0 +1,235 @@
+"""One suite in one column, in a process of its own. Started by `tests.conformance.table`.
+
+Writes a line of JSON for each thing that happens: a test that starts, an outcome, what is missing, the end.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib.util
+import json
+import os
+import re
+import sys
+import threading
+import types
+import typing as t
+import unittest
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+from flask import Flask, g, has_request_context, request, session
+
+from .suites import CONTEXT, OFF, SUITES, Distributed, Suite
+
+Say = Callable[..., None]
+ENVIRONMENT = "(the environment)"
+
+
+@contextmanager
+def patches(column: str, say: Say) -> Iterator[None]:
+    """What the column is about; and the proof that it was so until the last test."""
+    if column == OFF:
+        yield
+        assert "flaskthreads_autopatch" not in sys.modules or not _ours_on_start()
+        return
+    import flaskthreads_autopatch
+
+    born_with = dict(vars(threading.Thread))
+    with flaskthreads_autopatch.enable(), _ambient_request(say) if column == CONTEXT else _nothing():
+        yield
+        assert _ours_on_start(), "The patches did not last until the last test."
+    assert dict(vars(threading.Thread)) == born_with
+
+
+def _ours_on_start() -> bool:
+    import flaskthreads_autopatch
+
+    layers = flaskthreads_autopatch.status().patch_points["threading.Thread.start"]
+    return flaskthreads_autopatch.is_enabled() and layers == ["flaskthreads_autopatch.patches"]
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _ambient_request(say: Say) -> Iterator[None]:
+    app = Flask("ambient")
+    app.secret_key = "ambient"
+    replays = 0
+    lock = threading.Lock()
+
+    @app.teardown_appcontext
+    def count(exc: BaseException | None) -> None:
+        nonlocal replays
+        with lock:
+            replays += 1
+
+    with app.test_request_context("/ambient", headers={"user-id": "alice"}):
+        entries = {"user": "alice", "resource": object(), "namespace": SimpleNamespace(locale="en")}
+        vars(g._get_current_object()).update(entries)
+        session["user"] = "alice"
+        yield
+        assert has_request_context(), "The ambient request context did not last until the last test."
+        assert (request.path, session["user"]) == ("/ambient", "alice")
+        assert vars(g._get_current_object()) == entries
+        say(replays=replays)
+
+
+class Recorder(unittest.TestResult):
+    """Says what becomes of each test. Of several outcomes of one test, as of its subtests, each is said."""
+
+    def __init__(self, say: Say) -> None:
+        super().__init__()
+        self._say = say
+
+    def startTest(self, test: unittest.TestCase) -> None:
+        self._say(start=test.id())
+
+    def _outcome(self, test: unittest.TestCase, outcome: str, detail: str = "") -> None:
+        self._say(test=test.id(), outcome=outcome, detail=detail)
+
+    def addSuccess(self, test: unittest.TestCase) -> None:
+        self._outcome(test, "passed")
+
+    def addFailure(self, test: unittest.TestCase, err: t.Any) -> None:
+        self._outcome(test, "failed", self._exc_info_to_string(err, test))
+
+    def addError(self, test: unittest.TestCase, err: t.Any) -> None:
+        self._outcome(test, "error", self._exc_info_to_string(err, test))
+
+    def addSkip(self, test: unittest.TestCase, reason: str) -> None:
+        self._outcome(test, "skipped", reason)
+
+    def addExpectedFailure(self, test: unittest.TestCase, err: t.Any) -> None:
+        self._outcome(test, "failed as expected")
+
+    def addUnexpectedSuccess(self, test: unittest.TestCase) -> None:
+        self._outcome(test, "passed unexpectedly")
+
+    def addSubTest(self, test: unittest.TestCase, subtest: unittest.TestCase, err: t.Any) -> None:
+        if err is not None:
+            kind = "failed" if issubclass(err[0], test.failureException) else "error"
+            self._outcome(test, kind, self._exc_info_to_string(err, test))
+
+
+def run_with_unittest(suite: Suite, column: str, only: set[str], say: Say) -> None:
+    """Run a suite of the interpreter's ``test`` package."""
+    if missing := [name for name in suite.modules if not _exists(name)]:
+        say(missing=f"the interpreter has no {', '.join(missing)}")
+        return
+    from test import support
+
+    # As regrtest does it without -u, but for the loopback interface; what is slow is run.
+    support.use_resources = ["cpu", "network", "walltime"]
+    tests = unittest.TestSuite()
+    for name in dict.fromkeys(map(_module_name, suite.modules)):
+        module = _thread_classes() if name == "test._test_multiprocessing" else importlib.import_module(name)
+        for test in _flat(unittest.defaultTestLoader.loadTestsFromModule(module)):
+            if not re.search(suite.without, type(test).__name__) and (not only or test.id() in only):
+                tests.addTest(test)
+    with patches(column, say):
+        tests.run(Recorder(say))
+        say(test=ENVIRONMENT, outcome="altered" if support.environment_altered else "as it was")
+
+
+def _exists(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(_module_name(name)) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _module_name(name: str) -> str:
+    # Until 3.11 test_concurrent_futures is one module.
+    package, _, _ = name.rpartition(".")
+    parent = importlib.util.find_spec(package)
+    return package if parent is not None and parent.submodule_search_locations is None else name
+
+
+def _thread_classes() -> types.ModuleType:
+    from test import _test_multiprocessing
+
+    module = sys.modules["test_multiprocessing_threads"] = types.ModuleType("test_multiprocessing_threads")
+    _test_multiprocessing.install_tests_in_module_dict(vars(module), "spawn")
+    return module
+
+
+def _flat(tests: unittest.TestSuite) -> Iterator[unittest.TestCase]:
+    for test in tests:
+        if isinstance(test, unittest.TestSuite):
+            yield from _flat(test)
+        else:
+            yield test
+
+
+def run_with_pytest(suite: Distributed, column: str, only: set[str], say: Say) -> None:
+    """Run a suite from an unpacked source distribution."""
+    import pytest
+
+    class Plugin:
+        @pytest.hookimpl
+        def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+            items[:] = [item for item in items if not only or item.nodeid in only]
+
+        @pytest.hookimpl
+        def pytest_runtest_logstart(self, nodeid: str) -> None:
+            say(start=nodeid)
+
+        @pytest.hookimpl
+        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+            if report.when == "call" or report.outcome != "passed":
+                expected = " as expected" if hasattr(report, "wasxfail") else ""
+                phase = "" if report.when == "call" or report.skipped else f" in {report.when}"
+                say(test=report.nodeid, outcome=report.outcome + phase + expected, detail=report.longreprtext)
+
+        @pytest.hookimpl
+        def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+            if report.failed:
+                say(missing=f"{report.nodeid} could not be collected: {report.longreprtext.splitlines()[-1]}")
+
+        @pytest.fixture
+        def flask_app(self) -> Flask:
+            # Flask-Threads' source distribution lacks the conftest.py that makes it.
+            return Flask("flask_threads_tests")
+
+    if suite.replaced:
+        import flaskthreads_autopatch
+
+        sys.modules[suite.replaced] = flaskthreads_autopatch
+    with patches(column, say):
+        options = ["-q", "-p", "no:cacheprovider", "--rootdir=.", "--continue-on-collection-errors"]
+        pytest.main([*options, *suite.modules], plugins=[Plugin()])
+
+
+def main() -> None:
+    faulthandler.enable()  # so that a run which hangs, and is then aborted, says where
+    order = json.loads(sys.argv[1])
+    suite = next(suite for suite in SUITES if suite.name == order["suite"])
+    sys.path.remove(str(Path(__file__).parents[2]))
+    if order["test_package"]:
+        sys.path.insert(0, order["test_package"])
+    folder = Path(order["folder"])
+    with open(folder / "log", "a", encoding="utf-8") as log:
+        lock = threading.Lock()
+
+        def say(**what: t.Any) -> None:
+            with lock:
+                log.write(json.dumps(what) + "\n")
+                log.flush()
+
+        if isinstance(suite, Distributed):
+            os.chdir(order["source"])
+            run_with_pytest(suite, order["column"], set(order["only"]), say)
+        else:
+            os.chdir(folder)
+            run_with_unittest(suite, order["column"], set(order["only"]), say)
+        say(ended=True)
+
+
+if __name__ == "__main__":
+    main()

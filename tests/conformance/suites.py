@@ -1,0 +1,77 @@
+"""Data: the suites, which of their tests count, and why the others do not."""
+
+from __future__ import annotations
+
+import dataclasses
+
+OFF, ON, CONTEXT = "off", "on", "on, context active"
+COLUMNS = (OFF, ON, CONTEXT)
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """Test modules of the interpreter's ``test`` package, run by unittest."""
+
+    name: str
+    modules: tuple[str, ...]
+    without: str = "$^"
+    """A regular expression: test classes whose name it matches do not count."""
+    note: str = ""
+    """Why they do not."""
+    since: tuple[int, int] = (3, 10)
+    columns: tuple[str, ...] = COLUMNS
+
+
+@dataclasses.dataclass(frozen=True)
+class Distributed(Suite):
+    """A suite that comes with a source distribution, run by pytest."""
+
+    distribution: str = ""
+    """As pip takes it; empty for the version that is installed."""
+    replaced: str = ""
+    """The module in whose place this package is imported."""
+
+
+def _futures(*names: str) -> tuple[str, ...]:
+    return tuple(f"test.test_concurrent_futures.{name}" for name in names)
+
+
+SUITES: tuple[Suite, ...] = (
+    Suite("test_threading", ("test.test_threading",)),
+    Suite("test_threading_local", ("test.test_threading_local",)),
+    Suite(
+        "test_concurrent_futures",
+        _futures("test_thread_pool", "test_future", "test_wait", "test_as_completed", "test_init", "test_shutdown"),
+        without="Process|Interpreter",
+        note="without process pools, which have no threads of ours, and interpreter pools, which have their own row",
+    ),
+    Suite("interpreter pools", _futures("test_interpreter_pool"), since=(3, 14)),
+    Suite("test_context", ("test.test_context",)),
+    Suite("test_queue", ("test.test_queue",)),
+    Suite("test_socketserver", ("test.test_socketserver",)),
+    Suite("test_logging", ("test.test_logging",)),
+    Suite(
+        "test_asyncio",
+        tuple(f"test.test_asyncio.test_{name}" for name in ("base_events", "futures2", "threads", "runners", "tasks")),
+    ),
+    Suite(
+        "thread pools of multiprocessing",
+        ("test._test_multiprocessing",),
+        without="^(?!WithThreads)",
+        note="without the classes for processes and managers, which run the same tests in other processes",
+    ),
+    Distributed(
+        "Flask",
+        ("tests",),
+        note="no third column: its own leak detector demands that no context is active between two tests",
+        columns=(OFF, ON),
+    ),
+    Distributed(
+        "Flask-Threads 0.2.0",
+        ("tests",),
+        note="with flaskthreads replaced by this package; no third column: two tests demand an error without a context",
+        columns=(OFF, ON),
+        distribution="flask-threads==0.2.0",
+        replaced="flaskthreads",
+    ),
+)

@@ -1,0 +1,221 @@
+"""The doctor: what is on, since which setting, what lies on each patch point, and whether it works."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import threading
+from importlib.metadata import version
+
+import pytest
+from flask import Flask, g
+from flask.ctx import AppContext
+
+import flaskthreads_autopatch
+from flaskthreads_autopatch import doctor
+
+from .processes import DOCTOR, LAUNCHER, LEGACY, run, script
+
+KINDS = ["thread", "timer", "subclass", "pool task"]
+
+
+def problems(app):
+    return doctor.problems(app, flaskthreads_autopatch.status(), doctor.self_test(app))
+
+
+@pytest.mark.parametrize("options", [{}, {"share": True}, {"request": False, "preload": True, "contextvars": True}])
+def test_all_is_well(app, options):
+    flaskthreads_autopatch.install(app, **options)
+    checks = doctor.self_test(app)
+    assert checks == [doctor.Check(kind, inherited=True, torn_down=True, left_behind=()) for kind in KINDS]
+    assert problems(app) == []
+
+
+def test_inside_a_context_all_is_as_well(installed):
+    with installed.test_request_context():
+        assert problems(installed) == []
+
+
+def test_the_self_test_leaves_the_app_as_it_was(installed):
+    handlers = list(installed.teardown_appcontext_funcs)
+    doctor.self_test(installed)
+    assert installed.teardown_appcontext_funcs == handlers
+
+
+def test_nothing_is_switched_on(app):
+    checks = doctor.self_test(app)
+    assert checks == [doctor.Check(kind, inherited=False, torn_down=False, left_behind=()) for kind in KINDS]
+    assert [line.partition(". ")[0] for line in problems(app)] == ["Nothing is switched on"]
+
+
+def test_the_app_is_not_the_one_that_is_installed(installed):
+    assert problems(Flask("other")) == [
+        "The threads of 'other' inherit nothing: it is not installed, or its configuration is wrong."
+    ]
+
+
+def test_a_layer_of_ours_that_somebody_has_taken_off(installed):
+    layered = vars(threading.Thread)["start"]
+    threading.Thread.start = layered.__wrapped__
+    try:
+        first = problems(installed)[0]
+    finally:
+        threading.Thread.start = layered
+    assert first == "Somebody has taken our layer off threading.Thread.start; the layers there now: none."
+    assert problems(installed) == []
+
+
+def test_what_does_not_inherit(app):
+    flaskthreads_autopatch.install(app, ignore=("threading:Timer", "flaskthreads_autopatch.doctor:_Subclass"))
+    assert problems(app) == [
+        f"A {kind} did not inherit the app context it was started in." for kind in ("timer", "subclass")
+    ]
+
+
+def test_what_is_not_torn_down():
+    class NeverTornDown(Flask):
+        def do_teardown_appcontext(self, *args, **kwargs):
+            pass
+
+    app = NeverTornDown("tests")
+    flaskthreads_autopatch.install(app)
+    assert problems(app) == [f"The app context of a {kind} was not torn down exactly once." for kind in KINDS]
+
+
+def test_what_is_left_behind(installed):
+    kept = []
+    installed.teardown_appcontext(lambda exc: kept.append(g._get_current_object()))
+    left = "a reference to the entries of the parent's g"
+    assert problems(installed) == [f"A {kind} left something behind: {left}." for kind in KINDS]
+
+
+def test_a_worker_that_keeps_a_context():
+    class Forgetful(AppContext):
+        def pop(self, *args, **kwargs):
+            super().pop(*args, **kwargs)
+            if threading.current_thread() is not threading.main_thread():
+                Flask("forgotten").app_context().push()
+
+    class App(Flask):
+        def app_context(self):
+            return Forgetful(self)
+
+    app = App("tests")
+    flaskthreads_autopatch.install(app)
+    assert problems(app) == ["A pool task left something behind: an app context, active in the pool's worker."]
+
+
+def test_status_is_the_same_data(monkeypatch):
+    monkeypatch.setenv("FLASKTHREADS_AUTOPATCH_PRELOAD", "1")
+    app = Flask("tests")
+    app.config["FLASKTHREADS_AUTOPATCH_REQUEST"] = "no"
+    flaskthreads_autopatch.install(app, share=True)
+    monkeypatch.setenv("FLASKTHREADS_AUTOPATCH_PRELOAD", "0")
+
+    status = flaskthreads_autopatch.status()
+    policy = status.apps["tests"]
+    sources = {option: policy.source(option) for option in ("share", "request", "preload", "exclude")}
+    assert sources == {"share": "keyword", "request": "Flask config", "preload": "environment", "exclude": "default"}
+    assert flaskthreads_autopatch.Policy(share=True).source("share") is None
+    assert status.versions == {
+        "flaskthreads_autopatch": flaskthreads_autopatch.__version__,
+        "python": platform.python_version(),
+        "flask": version("flask"),
+        "wrapt": version("wrapt"),
+    }
+    assert status.gil is getattr(sys, "_is_gil_enabled", lambda: True)()
+    assert status.thread_inherit_context is bool(getattr(sys.flags, "thread_inherit_context", False))
+
+
+def test_status_after_the_environment_has_gone_wrong(monkeypatch):
+    flaskthreads_autopatch.enable(share=True)
+    monkeypatch.setenv("FLASKTHREADS_AUTOPATCH_SHARE", "perhaps")
+    assert flaskthreads_autopatch.status().policy == flaskthreads_autopatch.Policy(share=True)
+    flaskthreads_autopatch.disable()
+    assert flaskthreads_autopatch.status().policy is None
+
+
+APP = """
+from flask import Flask
+import flaskthreads_autopatch
+
+def create_app():
+    app = Flask("kiosk")
+    app.config["FLASKTHREADS_AUTOPATCH_REQUEST"] = False
+    flaskthreads_autopatch.install(app, share=True)
+    return app
+"""
+
+
+def ask(*command, cwd=LEGACY, **variables):
+    """The doctor's exit status, and its JSON."""
+    done = run(*command, "--json", cwd=cwd, **variables)
+    assert done.stderr == ""
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_the_command_with_an_app_that_is_installed(tmp_path):
+    (tmp_path / "kiosk.py").write_text(APP)
+    command = (*DOCTOR, "--app", "kiosk:create_app")
+    exit_status, found = ask(*command, cwd=tmp_path, FLASKTHREADS_AUTOPATCH_PRELOAD=1)
+    assert (exit_status, found["well"], found["problems"]) == (0, True, [])
+    assert [check["kind"] for check in found["self_test"]] == KINDS
+    assert found["status"]["policy"] is None
+    assert found["status"]["apps"]["kiosk"] == {
+        "share": {"value": True, "source": "keyword"},
+        "request": {"value": False, "source": "Flask config"},
+        "preload": {"value": True, "source": "environment"},
+        "exclude": {"value": [], "source": "default"},
+        "ignore": {"value": [], "source": "default"},
+        "contextvars": {"value": False, "source": "default"},
+    }
+    assert found["status"]["patch_points"]["threading.Thread.start"] == ["flaskthreads_autopatch.patches"]
+
+
+def test_the_command_with_a_legacy_app():
+    command = (*DOCTOR, "--app", "shop:create_app")
+    exit_status, found = ask(*command)
+    assert (exit_status, found["well"], found["status"]["enabled"]) == (1, False, False)
+    assert found["problems"][0].startswith("Nothing is switched on. Call ")
+    assert ask(*LAUNCHER, *command)[0] == 0
+
+
+def test_the_command_where_the_variable_is_set_and_nobody_reads_it():
+    exit_status, found = ask(*DOCTOR, FLASKTHREADS_AUTOPATCH=1)
+    assert exit_status == 1
+    assert found["problems"][0].startswith("Nothing is switched on, though FLASKTHREADS_AUTOPATCH='1': ")
+
+
+def test_the_report_that_a_person_reads():
+    done = run(*LAUNCHER, *DOCTOR, FLASKTHREADS_AUTOPATCH_IGNORE="threading:Timer")
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"flaskthreads_autopatch {flaskthreads_autopatch.__version__}, python ")
+    assert "  ignore = ('threading:Timer',) (environment)" in lines
+    assert "  threading.Thread.start: flaskthreads_autopatch.patches" in lines
+    assert "  thread: inherited, torn down, left behind: nothing" in lines
+    assert "  timer: NOT inherited, NOT torn down, left behind: nothing" in lines
+    assert lines[-1] == "A timer did not inherit the app context it was started in."
+
+
+def test_the_command_with_an_app_that_is_not_there():
+    done = run(*DOCTOR, "--app", "no_such_module:app", cwd=LEGACY)
+    assert done.returncode == 2
+    assert "no_such_module" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_flasks_own_command_line():
+    command = (script("flask"), "--app", "shop", "autopatch")
+    assert ask(*command, "doctor")[0] == 1
+    assert ask(*LAUNCHER, *command, "doctor")[0] == 0
+    exit_status, status = ask(*LAUNCHER, *command, "status")
+    assert (exit_status, status["enabled"]) == (0, True)
+
+
+def test_the_status_command():
+    exit_status, status = ask(script("flaskthreads-autopatch"), "status")
+    assert (exit_status, status["enabled"]) == (0, False)
+    done = run(*LAUNCHER, script("flaskthreads-autopatch"), "status", "--app", "shop", cwd=LEGACY)
+    assert "The patches are on." in done.stdout.splitlines()
