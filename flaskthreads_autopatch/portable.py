@@ -114,9 +114,8 @@ def _comes_back(value: t.Any, back: t.Any) -> bool:
     if type(value) is not type(back):
         return False
     if type(value) is dict:
-        if len(value) != len(back) or {(type(k), k) for k in value} != {(type(k), k) for k in back}:
-            return False
-        return all(_comes_back(item, back[key]) for key, item in value.items())
+        same_keys = {(type(key), key) for key in value} == {(type(key), key) for key in back}
+        return same_keys and all(_comes_back(item, back[key]) for key, item in value.items())
     if type(value) in (list, tuple):
         return len(value) == len(back) and all(map(_comes_back, value, back))
     return bool(value == back)

@@ -43,7 +43,7 @@ PORTABLE = [
     *([], [1, [None]], {}, {"b": {"a": [True]}, "a": 1}),
 ]
 NOT_PORTABLE = [
-    *((1, 2), [(1,)], {"a": (1,)}, {1: "a"}, {None: 1}, {True: 1}, {1: 1, "1": 1}),
+    *((1, 2), [(1,)], {"a": (1,)}, {1: "a"}, {None: 1}, {True: 1}, {1: 1, "1": 1}, {Markup("a"): 1}),
     *(float("nan"), [float("nan")], b"bytes", {1}, Color.RED, {Color.RED: 1}, Markup("<b>"), 1j),
     *(datetime.date(2026, 1, 1), uuid.UUID(int=1), decimal.Decimal("1.5"), collections.OrderedDict(a=1)),
     *(object(), circle(), shop.connection, 10**5000),
@@ -111,6 +111,22 @@ def test_the_apps_own_json_decides() -> None:
     with create_app_with_dates().app_context():
         g.day = datetime.date(2026, 11, 22)
         assert carry(day, f"{__name__}:create_app_with_dates", g=("day",))() == g.day
+
+
+class WithoutNothing(DefaultJSONProvider):
+    """A provider that loses something on the way."""
+
+    def loads(self, s: str | bytes, **kwargs: t.Any) -> t.Any:
+        return super().loads(str(s).replace(", null", ""), **kwargs)
+
+
+def test_what_the_apps_own_json_loses_is_refused() -> None:
+    app = Flask("loses")
+    app.json = WithoutNothing(app)
+    with app.app_context():
+        g.items = [1, None]
+        with pytest.raises(NotPortableError, match=r"g.items \(list\) .* app.json brings back another value"):
+            carry(shop.look, shop.APP, g=("items",))
 
 
 def test_a_name_that_is_not_there_is_not_there(app: Flask) -> None:

@@ -183,7 +183,7 @@ def test_class_methods_are_found(app: Flask, remote: RemoteAppContextExecutor) -
 def test_a_worker_forked_in_a_request_does_not_see_that_request(app: Flask) -> None:
     with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
         remote = RemoteAppContextExecutor(pool, **shop.NAMED)
-        with shop.in_request(app), flaskthreads_autopatch.suppress_inheritance():
+        with shop.in_request(app):
             app.preprocess_request()
             # The worker is forked here, and has this request's context variables for ever.
             assert pool.submit(shop.context_outside).result(60) != (False, None)
@@ -191,6 +191,16 @@ def test_a_worker_forked_in_a_request_does_not_see_that_request(app: Flask) -> N
         with app.app_context():
             g.user_id = "bob"
             assert result(remote.submit(shop.look)) == {"app": "shop", "g": {"user_id": "bob"}}
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork on this system")
+def test_a_worker_forked_where_inheritance_is_suppressed_does_not_suppress_it(app: Flask) -> None:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        with flaskthreads_autopatch.suppress_inheritance():
+            pool.submit(os.getpid).result(60)
+        with app.app_context():
+            g.user_id = "bob"
+            remote = RemoteAppContextExecutor(pool, **shop.NAMED)
             assert result(remote.submit(shop.user_in_thread)) == "bob"
 
 
