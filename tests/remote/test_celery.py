@@ -293,6 +293,12 @@ def test_run_in_place_without_a_context_a_task_gets_its_own(eager: t.Any) -> Non
         assert shop.leave_torn_down() == ["first", "last None NoneType"]
 
 
+def test_run_in_place_in_a_request_of_another_app_a_task_does_not_see_that_request(eager: t.Any) -> None:
+    celery_app, _ = eager
+    with Flask("another").test_request_context("/"):
+        assert celery_app.tasks["look"].apply().get() == {"app": "shop", "g": {}}
+
+
 def test_other_celery_apps_are_left_alone(app: Flask, eager: t.Any) -> None:
     import flask
     from celery import Celery
