@@ -21,7 +21,7 @@ def assert_no_mix_up(app: Flask, tasks: Callable[[int], list[dict[str, t.Any]]])
     def serve(number: int) -> tuple[str, list[dict[str, t.Any]]]:
         name = f"user-{number}"
         with shop.in_request(app, **{"user-id": name, "X-Request-ID": f"r-{number}"}):
-            app.preprocess_request()
+            shop.preprocess(app)
             all_in.wait(60)
             seen = tasks(TASKS)
             assert g.user_id == name

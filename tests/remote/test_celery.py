@@ -86,7 +86,7 @@ def assert_of_alice(seen: dict[str, t.Any]) -> None:
 
 def test_a_task_sees_what_is_named_and_nothing_else(app: Flask, tasks: t.Any) -> None:
     with shop.in_request(app):
-        app.preprocess_request()
+        shop.preprocess(app)
         assert_of_alice(result(tasks["look"].delay()))
         assert_of_alice(result(tasks["look"].app.send_task("look")))
         assert result(tasks["user_in_thread"].delay()) == "alice"
@@ -95,7 +95,7 @@ def test_a_task_sees_what_is_named_and_nothing_else(app: Flask, tasks: t.Any) ->
 
 def test_a_task_with_a_base_class_of_its_own(app: Flask, tasks: t.Any) -> None:
     with shop.in_request(app):
-        app.preprocess_request()
+        shop.preprocess(app)
         assert result(tasks["own_base"].delay()) == ["own", "alice"]
 
 
@@ -127,7 +127,7 @@ def test_chains_groups_and_chords(app: Flask, tasks: t.Any) -> None:
 
     collect, look = tasks["collect"], tasks["look"]
     with shop.in_request(app):
-        app.preprocess_request()
+        shop.preprocess(app)
         sent = [
             chain(collect.s(), collect.s(), collect.s()).delay(),
             group(look.s(), look.s()).delay(),
@@ -145,7 +145,7 @@ def test_chains_groups_and_chords(app: Flask, tasks: t.Any) -> None:
 
 def test_a_retry_starts_from_what_was_sent(app: Flask, tasks: t.Any) -> None:
     with shop.in_request(app):
-        app.preprocess_request()
+        shop.preprocess(app)
         assert result(tasks["repeat"].delay()) == [2, SEEN_OF_ALICE]
 
 
@@ -176,7 +176,7 @@ def test_a_folder_for_a_queue(app: Flask, tmp_path: Path) -> None:
     sender = celery_app(app, str(tmp_path))
     tasks, collect = sender.tasks, sender.tasks["collect"]
     with shop.in_request(app):
-        app.preprocess_request()
+        shop.preprocess(app)
         last = (tasks["repeat"].s() | collect.s() | collect.s() | tasks["stop_worker"].s()).delay()
     without = tasks["look"].delay()
     with program(worker_command("--pool", "solo"), tmp_path / "log", TESTS_REMOTE_BROKER=str(tmp_path)) as worker:
@@ -237,7 +237,7 @@ def test_no_cookie_and_no_authorization_is_on_the_wire(app: Flask, broker: str) 
 
     sender = celery_app(app, broker)
     with shop.in_request(app):
-        app.preprocess_request()
+        shop.preprocess(app)
         sender.tasks["look"].apply_async(queue="nobody-reads-this")
         wire = on_the_wire(broker, "nobody-reads-this")
         assert b"r-1" in wire
@@ -272,7 +272,7 @@ def test_run_in_place_a_task_is_part_of_the_callers_request(eager: t.Any) -> Non
     shop.leave_torn_down()
     tasks = celery_app.tasks
     with shop.in_request(app):
-        app.preprocess_request()
+        shop.preprocess(app)
         here = id(g._get_current_object())
         for run in (tasks["id_of_g"].delay, tasks["id_of_g"].apply):
             assert run().get() == here

@@ -30,7 +30,7 @@ def assert_contract(app: Flask, engine: Executor) -> None:
     """What every engine has to show, once."""
     remote = RemoteAppContextExecutor(engine, **shop.NAMED)
     with shop.in_request(app):
-        app.preprocess_request()
+        shop.preprocess(app)
         seen = remote.submit(shop.look).result(TIMEOUT)
         assert seen["g"] == {"user_id": "alice", "request_id": "r-1"}
         assert seen["headers"] == {"Host": "shop.example", "X-Request-Id": "r-1"}

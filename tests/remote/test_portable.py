@@ -181,7 +181,7 @@ def test_what_is_no_executor_is_named() -> None:
 def test_the_settings_of_threads_hold_here_too(app: Flask) -> None:
     app.config["FLASKTHREADS_AUTOPATCH_REQUEST"] = False
     with shop.in_request(app):
-        app.preprocess_request()
+        shop.preprocess(app)
         assert carry(shop.look, **shop.NAMED)() == {"app": "shop", "g": {"user_id": "alice", "request_id": "r-1"}}
 
         app.config["FLASKTHREADS_AUTOPATCH_EXCLUDE"] = "request_*"

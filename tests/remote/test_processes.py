@@ -35,7 +35,7 @@ def result(future: Future[t.Any]) -> t.Any:
 
 def test_named_entries_and_the_request_travel_and_nothing_else(app: Flask, remote: RemoteAppContextExecutor) -> None:
     with shop.in_request(app) as ctx:
-        app.preprocess_request()
+        shop.preprocess(app)
         seen = result(remote.submit(shop.look))
         assert seen == {
             "app": "shop",
@@ -73,7 +73,7 @@ def test_each_handler_of_teardown_appcontext_runs_and_none_of_the_request(
     app: Flask, remote: RemoteAppContextExecutor, processes: ProcessPoolExecutor
 ) -> None:
     with shop.in_request(app):
-        app.preprocess_request()
+        shop.preprocess(app)
         processes.submit(shop.leave_torn_down).result(60)
         assert result(remote.submit(shop.user)) == "alice"
         assert processes.submit(shop.leave_torn_down).result(60) == ["first", "last alice NoneType"]
@@ -86,7 +86,7 @@ def test_nothing_is_left_for_the_next_task(
     app: Flask, remote: RemoteAppContextExecutor, processes: ProcessPoolExecutor
 ) -> None:
     with shop.in_request(app):
-        app.preprocess_request()
+        shop.preprocess(app)
         assert result(remote.submit(shop.write, "mine")) == ["request_id", "user_id"]
         assert result(remote.submit(shop.look))["session"] == {}
     assert result(remote.submit(shop.write, "mine")) == []
@@ -149,7 +149,7 @@ def test_a_carried_callable_goes_through_any_api(app: Flask) -> None:
 
 def test_nothing_but_strings_is_pickled(app: Flask) -> None:
     with shop.in_request(app):
-        app.preprocess_request()
+        shop.preprocess(app)
         reduced = carry(shop.look, **shop.NAMED).__reduce__()
     assert isinstance(reduced, tuple)
     assert [type(part) for part in reduced[1]] == [str, str, str]
@@ -158,7 +158,7 @@ def test_nothing_but_strings_is_pickled(app: Flask) -> None:
 
 def test_what_is_pickled_holds_no_secrets(app: Flask) -> None:
     with shop.in_request(app):
-        app.preprocess_request()
+        shop.preprocess(app)
         wire = pickle.dumps(carry(shop.look, **shop.NAMED))
         named = pickle.dumps(carry(shop.look, shop.APP, headers=tuple(shop.SECRETS)))
     assert b"r-1" in wire
@@ -184,7 +184,7 @@ def test_a_worker_forked_in_a_request_does_not_see_that_request(app: Flask) -> N
     with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
         remote = RemoteAppContextExecutor(pool, **shop.NAMED)
         with shop.in_request(app):
-            app.preprocess_request()
+            shop.preprocess(app)
             # The worker is forked here, and has this request's context variables for ever.
             assert pool.submit(shop.context_outside).result(60) != (False, None)
         assert result(remote.submit(shop.look)) == {"app": "shop", "g": {}}
