@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from .explicit import copy_current_app_context as copy_current_app_context
     from .policy import Policy as Policy
     from .policy import PolicyError as PolicyError
+    from .remote import AppLoadError as AppLoadError
+    from .remote import NotPortableError as NotPortableError
+    from .remote import RemoteAppContextExecutor as RemoteAppContextExecutor
+    from .remote import carry as carry
     from .snapshot import is_inherited as is_inherited
     from .snapshot import suppress_inheritance as suppress_inheritance
     from .switch import disable as disable
@@ -27,9 +31,13 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AppContextThread": "explicit",
+    "AppLoadError": "remote",
+    "NotPortableError": "remote",
     "Policy": "policy",
     "PolicyError": "policy",
+    "RemoteAppContextExecutor": "remote",
     "ThreadPoolWithAppContextExecutor": "explicit",
+    "carry": "remote",
     "copy_current_app_context": "explicit",
     "disable": "switch",
     "enable": "switch",
