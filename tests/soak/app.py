@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -63,7 +64,10 @@ def create_app() -> Flask:
     # Few, and none beyond them: a connection that is not given back is soon missed.
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"pool_size": 24, "max_overflow": 0, "pool_timeout": LIMIT}
     db.init_app(app)
-    counts, executor, pool = Counts(), ThreadPoolExecutor(6), ThreadPool(4)
+    counts, executor = Counts(), ThreadPoolExecutor(6)
+    # Under gevent, without this library too, a ThreadPool stands still for ever after some 9,000 tasks: it writes a few
+    # bytes into a pipe for each, which nobody reads.
+    pool = None if "gevent.monkey" in sys.modules else ThreadPool(4)
     contexts: weakref.WeakSet[object] = weakref.WeakSet()
 
     @appcontext_pushed.connect_via(app)
@@ -97,11 +101,11 @@ def create_app() -> Flask:
         threads = [threading.Thread(target=thread), threading.Thread(target=thread), threading.Timer(0, timer)]
         for each in threads:
             each.start()
-        futures = [executor.submit(work, counts, user, "tasks") for _ in range(2)]
-        result = pool.apply_async(work, (counts, user, "tasks"))
+        futures = [executor.submit(work, counts, user, "tasks") for _ in range(2 if pool else 3)]
+        results = [pool.apply_async(work, (counts, user, "tasks"))] if pool else []
         for each in threads:
             each.join(LIMIT)
-        wrong += [future.result(LIMIT) for future in futures] + [result.get(LIMIT)]
+        wrong += [future.result(LIMIT) for future in futures] + [result.get(LIMIT) for result in results]
         # The table stays small: SQLite keeps what each connection has read of it, and memory would grow with that.
         db.session.execute(db.delete(Row).where(Row.user == user))
         db.session.commit()
