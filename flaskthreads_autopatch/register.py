@@ -64,8 +64,10 @@ class Replay:
     method: str | None
     """Of the lent request; None if none was lent."""
     path: str | None
+    started: float
+    """When the replay began, by `time.monotonic`. With the ident, it tells a replay from all others."""
     seconds: float
-    """Since the replay began."""
+    """Since then."""
     parent_is_over: bool
     """Whether the app context that was inherited from has ended."""
     inherited: tuple[str, ...]
@@ -99,6 +101,7 @@ def describe(entry: Entry, thread_name: str | None) -> Replay:
         app=snapshot.app.name,
         method=None if request is None else str(request.method),
         path=None if request is None else str(request.path),
+        started=start,
         seconds=time.monotonic() - start,
         parent_is_over=parents.is_over(snapshot.parent),
         inherited=snapshot.inherited,
