@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from .register import Replay as Replay
     from .register import dump as dump
     from .register import running as running
+    from .remote import AppLoadError as AppLoadError
+    from .remote import NotPortableError as NotPortableError
+    from .remote import RemoteAppContextExecutor as RemoteAppContextExecutor
+    from .remote import carry as carry
     from .signals import context_inherited as context_inherited
     from .signals import context_released as context_released
     from .snapshot import is_inherited as is_inherited
@@ -32,12 +36,16 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AppContextThread": "explicit",
+    "AppLoadError": "remote",
+    "NotPortableError": "remote",
     "Policy": "policy",
     "PolicyError": "policy",
     "Replay": "register",
     "ThreadPoolWithAppContextExecutor": "explicit",
     "context_inherited": "signals",
     "context_released": "signals",
+    "RemoteAppContextExecutor": "remote",
+    "carry": "remote",
     "copy_current_app_context": "explicit",
     "disable": "switch",
     "dump": "register",

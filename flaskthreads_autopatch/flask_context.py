@@ -25,6 +25,9 @@ from flask import Flask
 from flask.ctx import AppContext
 from flask.signals import appcontext_tearing_down
 
+if t.TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
 _cv_app: contextvars.ContextVar[AppContext] = flask.globals._cv_app
 _HAS_REQUEST_CONTEXT = hasattr(flask.globals, "_cv_request")
 # On Flask 3.2 a variable that nobody sets.
@@ -161,6 +164,18 @@ if _HAS_REQUEST_CONTEXT:
         state["_cv_tokens"] = [(token, None)]
         return ctx, token
 
+    def enter_with_request(app: Flask, environ: WSGIEnvironment, fn: object) -> tuple[AppContext, t.Any]:
+        """The same with a request of its own, made from *environ* and opened as Flask's own push does it."""
+        ctx, _ = enter(app, None, fn)
+        try:
+            # Finds the app context that was just pushed, and makes no other.
+            request_ctx = app.request_context(environ)
+            request_ctx.push()
+        except BaseException as exc:
+            leave(ctx, None, exc, fn)
+            raise
+        return ctx, request_ctx._cv_tokens[0][0]
+
     def leave(ctx: t.Any, token: t.Any, exc: BaseException | None, fn: object) -> None:
         """Take the lent request back, tear the app context down, and pop it; every step, come what may."""
         ctx._flaskthreads_autopatch = False
@@ -255,6 +270,19 @@ else:
         ctx._flaskthreads_autopatch = True
         if lent is not None:
             ctx.__dict__.update(lent)
+        return ctx, None
+
+    def enter_with_request(app: Flask, environ: WSGIEnvironment, fn: object) -> tuple[AppContext, t.Any]:
+        """The same with a request of its own, made from *environ* and opened as Flask's own push does it."""
+        own: t.Any = app.request_context(environ)
+        ctx: t.Any = enter(app, lendable(own), fn)[0]
+        try:
+            ctx._get_session()
+            if ctx.url_adapter is not None:
+                ctx.match_request()
+        except BaseException as exc:
+            leave(ctx, None, exc, fn)
+            raise
         return ctx, None
 
     def leave(ctx: t.Any, token: t.Any, exc: BaseException | None, fn: object) -> None:

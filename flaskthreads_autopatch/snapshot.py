@@ -195,8 +195,9 @@ class Snapshot:
         if home:
             self.stayed_home = home
             for name, reason in home.items():
-                del values[name]
-                _say_once(name, reason)
+                cls = type(values.pop(name))
+                if logger.isEnabledFor(logging.DEBUG):
+                    _say_once(name, f"{cls.__module__}.{cls.__qualname__}", reason)
         return values, openable, namespaces
 
 
@@ -240,8 +241,11 @@ def _take_attributes(source: dict[str, t.Any], policy: Policy) -> _Entries:
 
 
 @functools.lru_cache(maxsize=1024)
-def _say_once(name: str, reason: str) -> None:
-    logger.debug("g.%s stays home and is not inherited by threads: %s.", name, reason)
+def _say_once(name: str, cls: str, reason: str) -> None:
+    logger.debug(
+        "g.%s stayed home because it is a %s: %s. In a thread it is an AttributeError until the thread sets its own.",
+        *(name, cls, reason),
+    )
 
 
 def _read_body(request: t.Any) -> None:

@@ -134,10 +134,18 @@ def kept_copy(call: Callable[[], object]) -> None:
     call()
 
 
+def run_wrapped_by_somebody() -> threading.Thread:
+    thread = threading.Thread(target=look)
+    covered = thread.run
+    thread.run = lambda: covered()  # type: ignore[method-assign]
+    return joined(thread)
+
+
 WAYS: dict[str, Callable[[Flask, Pools], object]] = {
     "thread": lambda app, pools: joined(threading.Thread(target=look)),
     "daemon": lambda app, pools: joined(threading.Thread(target=look, daemon=True)),
     "own run()": lambda app, pools: joined(Own()),
+    "run wrapped by somebody": lambda app, pools: run_wrapped_by_somebody(),
     "thread that forgets a context": lambda app, pools: joined(threading.Thread(target=look_and_forget, args=(app,))),
     "thread in a thread": lambda app, pools: joined(
         threading.Thread(target=lambda: joined(threading.Thread(target=look)))

@@ -280,3 +280,31 @@ def force_as_born() -> None:
 
 TestMachine = Machine.TestCase
 TestMachine.settings = PROFILE
+
+
+def test_enable_puts_back_a_layer_that_somebody_threw_out_together_with_theirs() -> None:
+    machine = Machine()
+    theirs = PlainLayer(SUBMIT)
+    machine.enable()
+    theirs.take_off()
+    machine.task("A", suppressed=False)
+    machine.enable()
+    machine.task("A", suppressed=False)
+    machine.teardown()
+
+
+def test_what_was_made_before_disable_does_not_inherit_after_it() -> None:
+    machine = Machine()
+    machine.enable()
+    machine.make_for_later("A", "thread", suppressed=False)
+    machine.disable()
+    machine.start_what_was_made("outside", suppressed=False)
+    machine.teardown()
+
+
+def test_what_is_started_with_inheritance_suppressed_does_not_inherit_what_it_was_made_in() -> None:
+    machine = Machine()
+    machine.enable()
+    machine.make_for_later("A", "thread", suppressed=False)
+    machine.start_what_was_made("outside", suppressed=True)
+    machine.teardown()

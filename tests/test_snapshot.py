@@ -243,14 +243,15 @@ def test_excluded_entries_stay_home(app: Flask) -> None:
 
 
 def test_what_stays_home_is_said_once_at_debug_level(installed: Flask, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "flaskthreads_autopatch")
     with installed.app_context():
         g.db_for_this_test = sqlite3.connect(":memory:")
-        for _ in range(3):
-            assert "db_for_this_test" in snapshot_here().stayed_home
+        for level in (logging.INFO, logging.DEBUG, logging.DEBUG):
+            caplog.set_level(level, "flaskthreads_autopatch")
+            with pytest.raises(AttributeError, match="db_for_this_test"):
+                in_thread(lambda: g.db_for_this_test)
         g.db_for_this_test.close()
     (message,) = [record.getMessage() for record in caplog.records if "db_for_this_test" in record.getMessage()]
-    assert "sqlite3 refuses a connection outside the thread that opened it" in message
+    assert message.startswith("g.db_for_this_test stayed home because it is a sqlite3.Connection: ")
 
 
 # 3.4 The request is lent

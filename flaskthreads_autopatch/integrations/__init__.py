@@ -1,1 +1,1 @@
-"""One module for each foreign package that it needs; imported by nobody but their users."""
+"""One module for each foreign package; nobody imports them but who uses that package."""

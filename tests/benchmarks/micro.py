@@ -27,6 +27,7 @@ from .peers import app, app_context, bare_wrapt, both, ours, request_context
 
 POLICY = Policy()
 IN_REGISTER = app.app_context()
+TASK: t.Literal["task"] = "task"
 IN_A_WORKER = contextvars.Context().run
 """Calls where no context is active, as in a pool's worker; its own 30 ns are counted as ours."""
 
@@ -104,7 +105,7 @@ def _part_columns() -> list[Column]:
 
 def _register(snapshot: Snapshot) -> None:
     # What a replay does for it, in the same words.
-    ctx, fn, shown, kind = IN_REGISTER, task, None, t.cast(t.Literal["task"], "task")
+    ctx, fn, shown, kind = IN_REGISTER, task, None, TASK
     replays[ctx] = get_ident(), monotonic(), snapshot, fn if shown is None else shown, kind
     if inherited_receivers:
         raise AssertionError

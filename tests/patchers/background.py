@@ -202,7 +202,7 @@ def report(kind: str, what: str, inherits: bool) -> None:
 
 
 def _look_at_start(wrapped: t.Any, thread: threading.Thread, args: t.Any, kwargs: t.Any) -> t.Any:
-    bound = binding.bound_run(thread)
+    bound = binding.kept(thread)
     target = getattr(thread, "_target", None) or getattr(thread, "function", None) or type(thread)
     report("thread", f"{target.__module__}:{target.__qualname__}", bound is not None and bound.snapshot is not None)
     return wrapped(*args, **kwargs)

@@ -25,18 +25,29 @@ class Inspected:
     def __init__(self, app: Flask) -> None:
         self.app = app
         self.looks: list[str | None] = []
+        self.under_way = 0
+        self.changed = threading.Condition()
+
+    def look(self, found: str | None, change: int) -> None:
+        with self.changed:
+            self.looks.append(found)
+            self.under_way += change
+            self.changed.notify_all()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if path == "/inspection":
             start_response("200 OK", [("Content-Type", "application/json")])
             return [json.dumps(self.inspect()).encode()]
-        self.looks.append(found_before(path))
+        self.look(found_before(path), +1)
         response = self.app(environ, start_response)
-        return ClosingIterator(response, lambda: self.looks.append(found_after(path)))
+        return ClosingIterator(response, lambda: self.look(found_after(path), -1))
 
     def inspect(self) -> dict[str, Any]:
-        """What the app and its threads have left. No request may be under way."""
+        """What the app and its threads have left. No other request may begin."""
+        with self.changed:
+            # The last clients have their whole responses a moment before the server closes them.
+            self.changed.wait_for(lambda: self.under_way == 0, timeout=60)
         for thread, _ in late.values():
             thread.join()
         # Each worker has to take one to get past the barrier.

@@ -1,0 +1,180 @@
+"""The snapshot for another process: what may travel, as JSON, and its replay there.
+
+The same two halves as in `snapshot`, by value instead of by reference. `take` is called in the process that has the
+context and writes down what an allow list names; `replay` is called in the other process and runs a callable in an
+app context, or request context, filled from that.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+import typing as t
+from collections.abc import Callable
+from io import BytesIO
+
+from flask import Flask
+
+from . import flask_context
+from .snapshot import R, clean_context, is_suppressed
+from .switch import policy_or_default
+
+_URL = (
+    *("REQUEST_METHOD", "wsgi.url_scheme", "HTTP_HOST", "SERVER_NAME", "SERVER_PORT"),
+    *("SERVER_PROTOCOL", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING"),
+)
+"""Method and URL as WSGI spells them. A URL in one piece would no longer say where the app is mounted."""
+
+
+class NotPortableError(TypeError):
+    """Something cannot be carried to another process. The message names it, its type, and the way out."""
+
+
+class AllowList(t.NamedTuple):
+    """What may leave the process, besides method and URL of the request."""
+
+    g: tuple[str, ...]
+    environ: tuple[str, ...]
+    """Headers, by their names in a WSGI environ."""
+
+    @classmethod
+    def of(cls, g: t.Iterable[str], headers: t.Iterable[str]) -> AllowList:
+        """From what a user has written. Raises `TypeError`."""
+        return cls(_names("g", g), tuple(map(_environ_name, _names("headers", headers))))
+
+
+def _names(option: str, names: t.Iterable[str]) -> tuple[str, ...]:
+    allowed = () if isinstance(names, str) else tuple(names)
+    if isinstance(names, str) or not all(isinstance(name, str) for name in allowed):
+        raise TypeError(f'{option}={names!r}: allowed is a tuple of names, as {option}=("one", "other").')
+    return allowed
+
+
+def _environ_name(header: str) -> str:
+    name = header.upper().replace("-", "_")
+    return name if name == "CONTENT_TYPE" else f"HTTP_{name}"
+
+
+def take(allowed: AllowList) -> str:
+    """What *allowed* names of the context that is active here; ``""`` if there is nothing to carry.
+
+    Raises `NotPortableError`. A name that is not there is no error: it is not there on the other side either.
+    """
+    ctx = flask_context.active()
+    if ctx is None:
+        return ""
+    policy = policy_or_default(ctx.app)
+    message: dict[str, t.Any] = {}
+    entries = vars(ctx.g)
+    if carried := {name: entries[name] for name in allowed.g if name in entries}:
+        message["g"] = carried
+        for name, value in carried.items() if policy.exclude else ():
+            if reason := policy.why_home(name, type(value)):
+                raise _not_portable(name, value, reason)
+    if policy.request and (request := flask_context.active_request(ctx)) is not None:
+        environ = request.environ
+        message["request"] = {name: environ[name] for name in (*_URL, *allowed.environ) if name in environ}
+    return _write(ctx.app, message) if message else ""
+
+
+def _write(app: Flask, message: dict[str, t.Any]) -> str:
+    entries = message.get("g")
+    try:
+        text = app.json.dumps(message)
+        if entries is None or _comes_back(entries, app.json.loads(text)["g"]):
+            return text
+    except Exception:
+        if entries is None:
+            raise
+    for name, value in entries.items():
+        if reason := _why_not_portable(app, value):
+            raise _not_portable(name, value, reason)
+    raise NotPortableError(f"g.{', g.'.join(entries)}: app.json carries each of them back alone, and not together.")
+
+
+def _not_portable(name: str, value: object, reason: str) -> NotPortableError:
+    return NotPortableError(
+        f"g.{name} ({_type_of(value)}) cannot be carried to another process: {reason}. Keep what is needed of it on g"
+        " as plain values, name fewer entries in g=, or teach app.json to carry it."
+    )
+
+
+def _why_not_portable(app: Flask, value: object) -> str | None:
+    try:
+        back = app.json.loads(app.json.dumps(value))
+        if _comes_back(value, back):
+            return None
+    except Exception as error:
+        return f"app.json raises {type(error).__name__}: {error}"
+    return f"app.json brings back {'another value' if type(back) is type(value) else _type_of(back)}"
+
+
+def _comes_back(value: t.Any, back: t.Any) -> bool:
+    """Whether *back* is the same as *value*, down to the types: no list for a tuple, no text for a number."""
+    if type(value) is not type(back):
+        return False
+    if type(value) is dict:
+        same_keys = {(type(key), key) for key in value} == {(type(key), key) for key in back}
+        return same_keys and all(_comes_back(item, back[key]) for key, item in value.items())
+    if type(value) in (list, tuple):
+        return len(value) == len(back) and all(map(_comes_back, value, back))
+    return bool(value == back)
+
+
+def _type_of(value: object) -> str:
+    cls = type(value)
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def replay(app: Flask, message: str, fn: Callable[..., R], args: t.Any, kwargs: t.Any, *, shown: object = None) -> R:
+    """Return or raise what ``fn(*args, **kwargs)`` does, called in a new context of *app* filled from *message*.
+
+    Torn down as a snapshot is in a thread: each handler of ``teardown_appcontext``, none of ``teardown_request``. An
+    error in it is logged, as one of *shown*, which stands for *fn*.
+    """
+    carried = app.json.loads(message) if message else {}
+    environ = carried.get("request")
+    shown = fn if shown is None else shown
+    ctx: t.Any = None
+    token = error = None
+    if environ is None:
+        ctx, token = flask_context.enter(app, None, shown)
+    else:
+        ctx, token = flask_context.enter_with_request(app, _complete(environ), shown)
+    try:
+        entries = vars(ctx.g)
+        for name, value in carried.get("g", {}).items():
+            # What a receiver of appcontext_pushed has put there wins, as in a thread.
+            entries.setdefault(name, value)
+        return fn(*args, **kwargs)
+    except BaseException as exc:
+        error = exc
+        raise
+    finally:
+        flask_context.leave(ctx, token, error, shown)
+        # The traceback of an exception that is kept keeps this frame and its variables.
+        del fn, args, kwargs, shown, ctx, token, error
+
+
+def _complete(environ: dict[str, t.Any]) -> dict[str, t.Any]:
+    """What WSGI demands of every environ. The body does not travel: it is empty."""
+    return {
+        **environ,
+        "wsgi.version": (1, 0),
+        "wsgi.input": BytesIO(),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
+
+
+def alone(fn: Callable[..., R], *args: t.Any) -> R:
+    """Return or raise what ``fn(*args)`` does where no context of Flask's is active.
+
+    A worker that was forked in the middle of a request has that request's context variables, for ever.
+    """
+    if flask_context.active() is None and not flask_context.has_foreign_request() and not is_suppressed():
+        return fn(*args)
+    context: contextvars.Context = clean_context()
+    return context.run(fn, *args)

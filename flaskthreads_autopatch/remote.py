@@ -1,0 +1,222 @@
+"""The context carried to other processes: an executor over any executor, and one callable for any other API.
+
+No engine of our own. What travels is an allow list, as JSON (`portable`), with two names: where the app is found, and
+where the callable is found.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import importlib
+import operator
+import os
+import sys
+import threading
+import typing as t
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from types import MethodType
+
+from flask import Flask
+from flask.cli import ScriptInfo
+
+from .portable import AllowList, NotPortableError, alone, replay, take
+from .snapshot import P, R
+
+__all__ = ["AppLoadError", "NotPortableError", "RemoteAppContextExecutor", "carry"]
+
+
+class AppLoadError(RuntimeError):
+    """The worker cannot load the app. ``import_path`` says which, ``reason`` what was raised."""
+
+    def __init__(self, import_path: str, reason: str) -> None:
+        super().__init__(import_path, reason)
+        self.import_path = import_path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"The app {self.import_path!r} cannot be loaded in the worker process: {self.reason.rstrip('.')}. The"
+            " worker reads the path as 'flask --app' does: it needs the same code, and its folder on its sys.path."
+        )
+
+
+class RemoteAppContextExecutor(Executor):
+    """An executor whose tasks run in app contexts of their own, in the processes of another executor.
+
+    *executor*: a `concurrent.futures.ProcessPoolExecutor`, Dask's ``client.get_executor()``, loky, mpi4py.futures, or
+    any other `concurrent.futures.Executor`. *app*: where its workers find the app, as for ``flask --app``. A task is
+    given the entries of ``g`` that *g* names and, if a request is active at ``submit()`` or ``map()``, its method, its
+    URL and the headers that *headers* names. Futures are the executor's own.
+
+    ``shutdown()`` closes this executor; *executor* itself is shut down with it only if *owned* is true.
+    """
+
+    def __init__(
+        self, executor: Executor, app: str, g: Iterable[str] = (), headers: Iterable[str] = (), *, owned: bool = False
+    ) -> None:
+        if not isinstance(executor, Executor):
+            raise TypeError(
+                f"executor={executor!r}: allowed is a concurrent.futures.Executor. Of a Dask client, give its"
+                " get_executor(); for other APIs there is carry()."
+            )
+        self._executor = executor
+        self._carry = functools.partial(_carry, _import_path(app), AllowList.of(g, headers))
+        self._owned = owned
+        self._lock = threading.Lock()
+        self._open = True
+        self._futures: weakref.WeakSet[Future[t.Any]] = weakref.WeakSet()
+
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Schedule ``fn(*args, **kwargs)``. Raises `NotPortableError` if it, or what *g* names, cannot travel."""
+        task = self._carry(fn)
+        with self._lock:
+            self._check_open()
+            future: Future[R] = self._executor.submit(task, *args, **kwargs)
+            self._futures.add(future)
+        return future
+
+    def map(self, fn: Callable[..., R], *iterables: Iterable[t.Any], **options: t.Any) -> Iterator[R]:
+        """The executor's own ``map()``, with its own *options*. Raises `NotPortableError`, as ``submit()`` does."""
+        self._check_open()
+        return self._executor.map(self._carry(fn), *iterables, **options)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more tasks, and wait for what was submitted here; whoever reads a ``map()`` waits for that."""
+        with self._lock:
+            self._open = False
+            futures = list(self._futures)
+        if cancel_futures:
+            futures = [future for future in futures if not future.cancel()]
+        if self._owned:
+            # Not all executors know the option.
+            self._executor.shutdown(wait, **({"cancel_futures": True} if cancel_futures else {}))
+        elif wait:
+            concurrent.futures.wait(futures)
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+
+def carry(fn: Callable[P, R], app: str, g: Iterable[str] = (), headers: Iterable[str] = ()) -> Callable[P, R]:
+    """*fn*, to be called in any other process, any number of times, with the context that is active here and now.
+
+    The same as `RemoteAppContextExecutor` for one callable, for any API that pickles it: nothing but strings. Raises
+    `NotPortableError`.
+    """
+    return t.cast("Callable[P, R]", _carry(_import_path(app), AllowList.of(g, headers), fn))
+
+
+def _carry(app: str, allowed: AllowList, fn: Callable[..., t.Any]) -> Carried:
+    return Carried(app, _path_of(fn), take(allowed))
+
+
+class Carried:
+    """A callable of another process: where the app is found, where the function is found, what to fill in."""
+
+    __slots__ = ("_strings",)
+
+    def __init__(self, app: str, path: str, message: str) -> None:
+        self._strings = (app, path, message)
+
+    def __getattr__(self, name: str) -> str:
+        # Engines show tasks under these names.
+        if name in ("__name__", "__qualname__"):
+            return self._strings[1].partition(":")[2]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __reduce__(self) -> tuple[type[Carried], tuple[str, str, str]]:
+        return type(self), self._strings
+
+    def __repr__(self) -> str:
+        app, path, _ = self._strings
+        return f"<{path} carried to a context of {app}>"
+
+    def __call__(self, /, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        return alone(_call, *self._strings, args, kwargs)
+
+
+def _call(app_path: str, path: str, message: str, args: tuple[t.Any, ...], kwargs: dict[str, t.Any]) -> t.Any:
+    app = _apps.load(app_path)
+    try:
+        fn = _find(path)
+    except (ImportError, AttributeError) as error:
+        raise NotPortableError(
+            f"{path!r} is not found in worker process {os.getpid()}: {error}. Move it to a module that the worker can"
+            " import, and give the worker the same code."
+        ) from error
+    return replay(app, message, app.ensure_sync(fn), args, kwargs, shown=fn)
+
+
+def _find(path: str) -> t.Any:
+    module, _, qualname = path.partition(":")
+    return operator.attrgetter(qualname)(sys.modules.get(module) or importlib.import_module(module))
+
+
+def _path_of(fn: Callable[..., t.Any]) -> str:
+    module, qualname = getattr(fn, "__module__", None), getattr(fn, "__qualname__", None)
+    path = f"{module}:{qualname}"
+    if isinstance(module, str) and isinstance(qualname, str):
+        try:
+            found = _find(path)
+        except (ImportError, AttributeError):
+            found = None
+        # A class method is made anew at each access.
+        if (found is fn or (type(fn) is MethodType and found == fn)) and _can_be_imported(module):
+            return path
+    raise NotPortableError(
+        f"{qualname or type(fn).__qualname__!r} ({type(fn).__qualname__}, module {module!r}) cannot be found by name in"
+        " another process. Allowed is a function at the top level of a module (or of a class in it): no lambda, no"
+        " function in a function, no functools.partial, nothing typed at a prompt. Its arguments go to submit()."
+    )
+
+
+def _can_be_imported(module: str) -> bool:
+    if module != "__main__":
+        return True
+    # What a worker needs to make the main module anew. A prompt, python -c and a pipe have neither.
+    main = sys.modules["__main__"]
+    return getattr(main, "__spec__", None) is not None or os.path.isfile(getattr(main, "__file__", None) or "")
+
+
+def _import_path(app: object) -> str:
+    if not isinstance(app, str) or not app:
+        raise TypeError(
+            f"app={app!r}: allowed is where a worker process finds the app, as for 'flask --app':"
+            ' "shop:create_app" or "shop:app".'
+        )
+    return app
+
+
+class _Apps:
+    """The apps of this worker process, each loaded once."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        self._lock = threading.RLock()
+        self._loaded: dict[str, Flask] = {}
+
+    def load(self, path: str) -> Flask:
+        app = self._loaded.get(path)
+        if app is None:
+            with self._lock:
+                app = self._loaded.get(path) or self._loaded.setdefault(path, self._load(path))
+        return app
+
+    def _load(self, path: str) -> Flask:
+        try:
+            # The app's own debug flag counts, as it does under a WSGI server.
+            return ScriptInfo(path, set_debug_flag=False).load_app()
+        except (Exception, SystemExit) as error:
+            raise AppLoadError(path, f"{type(error).__name__}: {error}") from error
+
+
+_apps = _Apps()
+if hasattr(os, "register_at_fork"):
+    # Its connections are the parent's, and somebody may have held the lock.
+    os.register_at_fork(after_in_child=_apps.forget)

@@ -1,0 +1,106 @@
+"""The shop with Celery, as the worker's command line finds it: ``celery --app tests.remote.celery_shop worker``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import typing as t
+from pathlib import Path
+
+import celery
+from celery import Celery, shared_task
+from flask import Flask, g
+
+from flaskthreads_autopatch.integrations.celery import init_celery
+
+from . import shop
+
+BROKER = "TESTS_REMOTE_BROKER"
+NAMED: dict[str, t.Any] = {name: shop.NAMED[name] for name in ("g", "headers")}
+
+
+def settings(broker: str) -> dict[str, t.Any]:
+    """For ``redis://...``, or for a folder that is the queue."""
+    if broker.startswith("redis:"):
+        return {"broker_url": broker, "result_backend": broker}
+    folder = Path(broker)
+    for name in ("queue", "control", "results"):
+        folder.joinpath(name).mkdir(exist_ok=True)
+    queue = str(folder / "queue")
+    transport = {"data_folder_in": queue, "data_folder_out": queue, "control_folder": str(folder / "control")}
+    return {
+        "broker_url": "filesystem://",
+        "broker_transport_options": transport,
+        "result_backend": f"file://{folder / 'results'}",
+    }
+
+
+def create_celery(app: Flask, broker: str, **config: t.Any) -> Celery:
+    celery_app = Celery("shop", set_as_current=False)
+    celery_app.conf.update(settings(broker), broker_connection_retry_on_startup=True, **config)
+    init_celery(celery_app, app, **NAMED)
+    return celery_app
+
+
+class OwnBase(celery.Task):  # type: ignore[misc]
+    def __call__(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        return ["own", super().__call__(*args, **kwargs)]
+
+
+look = shared_task(shop.look, name="look")
+user = shared_task(shop.user, name="user")
+user_in_thread = shared_task(shop.user_in_thread, name="user_in_thread")
+leave_torn_down = shared_task(shop.leave_torn_down, name="leave_torn_down")
+fail = shared_task(shop.fail, name="fail")
+end_process = shared_task(shop.end_process, name="end_process")
+own_base = shared_task(shop.user, name="own_base", base=OwnBase)
+
+
+@shared_task(name="collect")
+def collect(*before: t.Any) -> list[t.Any]:
+    return [*before, shop.look()]
+
+
+@shared_task(name="repeat", bind=True, max_retries=2)
+def repeat(self: t.Any) -> list[t.Any]:
+    seen = dict(vars(g))
+    g.user_id = "changed by the task"
+    if self.request.retries < 2:
+        raise self.retry(countdown=0)
+    return [self.request.retries, seen]
+
+
+@shared_task(name="call_directly", bind=True)
+def call_directly(self: t.Any) -> list[str]:
+    here = id(g._get_current_object())
+    return [shop.user(), self.app.tasks["user"](), str(self.app.tasks["id_of_g"]() == here)]
+
+
+@shared_task(name="apply_in_place", bind=True)
+def apply_in_place(self: t.Any) -> list[t.Any]:
+    here = id(g._get_current_object())
+    shop.leave_torn_down()
+    there = self.app.tasks["id_of_g"].apply().get(disable_sync_subtasks=False)
+    return [here == there, shop.leave_torn_down()]
+
+
+@shared_task(name="stop_worker")
+def stop_worker(before: t.Any) -> t.Any:
+    os.kill(os.getpid(), signal.SIGTERM)
+    return before
+
+
+@shared_task(name="id_of_g")
+def id_of_g() -> int:
+    return id(g._get_current_object())
+
+
+@shared_task(name="tick", bind=True)
+def tick(self: t.Any) -> None:
+    self.app.backend.client.rpush("ticks", json.dumps(shop.look()))
+
+
+if BROKER in os.environ:
+    beat = {"tick": {"task": "tick", "schedule": 1}} if "TESTS_REMOTE_BEAT" in os.environ else {}
+    celery_app = create_celery(shop.create_app(), os.environ[BROKER], beat_schedule=beat)

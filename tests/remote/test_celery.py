@@ -1,0 +1,315 @@
+"""The contract on Celery: real workers, over Redis and over the file-system transport.
+
+Celery is imported by the fixtures: what is deselected needs no Celery.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import threading
+import typing as t
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask, g
+
+from flaskthreads_autopatch import NotPortableError
+
+from . import shop
+from .overlapping import assert_no_mix_up
+from .servers import free_port, program, wait_until_it_listens
+
+pytestmark = [pytest.mark.celery, pytest.mark.redis]
+
+TIMEOUT = 120
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder, port = tmp_path_factory.mktemp("redis"), free_port()
+    command = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+    with program(command, folder / "log") as server:
+        wait_until_it_listens(server, port)
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+def worker_command(*options: str) -> list[object]:
+    return [
+        sys.executable,
+        "-m",
+        "celery",
+        "--app",
+        "tests.remote.celery_shop",
+        "worker",
+        "--loglevel",
+        "INFO",
+        *options,
+    ]
+
+
+@pytest.fixture(scope="module", params=["prefork", "threads"])
+def worker(request: pytest.FixtureRequest, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A worker with one process, or one thread: one task can ask what the one before it has left. Its broker."""
+    log = tmp_path_factory.mktemp("worker") / "log"
+    command = worker_command("--pool", request.param, "--concurrency", "1")
+    with program(command, log, TESTS_REMOTE_BROKER=redis_url):
+        yield redis_url
+
+
+@pytest.fixture
+def tasks(app: Flask, worker: str) -> t.Any:
+    """The tasks of the Celery app of this process."""
+    return celery_app(app, worker).tasks
+
+
+def celery_app(app: Flask, broker: str, **config: t.Any) -> t.Any:
+    from . import celery_shop
+
+    return celery_shop.create_celery(app, broker, **config)
+
+
+def result(sent: t.Any) -> t.Any:
+    return sent.get(timeout=TIMEOUT, interval=0.05)
+
+
+SEEN_OF_ALICE = {"user_id": "alice", "request_id": "r-1"}
+
+
+def assert_of_alice(seen: dict[str, t.Any]) -> None:
+    assert seen["g"] == SEEN_OF_ALICE
+    assert seen["headers"] == {"Host": "shop.example", "X-Request-Id": "r-1"}
+    assert (seen["endpoint"], seen["root"], seen["session"]) == ("order", "/mounted", {})
+
+
+def test_a_task_sees_what_is_named_and_nothing_else(app: Flask, tasks: t.Any) -> None:
+    with shop.in_request(app):
+        shop.preprocess(app)
+        assert_of_alice(result(tasks["look"].delay()))
+        assert_of_alice(result(tasks["look"].app.send_task("look")))
+        assert result(tasks["user_in_thread"].delay()) == "alice"
+    assert result(tasks["look"].delay()) == {"app": "shop", "g": {}}
+
+
+def test_a_task_with_a_base_class_of_its_own(app: Flask, tasks: t.Any) -> None:
+    with shop.in_request(app):
+        shop.preprocess(app)
+        assert result(tasks["own_base"].delay()) == ["own", "alice"]
+
+
+def test_messages_of_other_programs_get_an_app_context(worker: str) -> None:
+    from celery import Celery
+
+    from .celery_shop import settings
+
+    other = Celery("other", set_as_current=False)
+    other.conf.update(settings(worker))
+    assert result(other.send_task("look")) == {"app": "shop", "g": {}}
+    assert result(other.send_task("look", headers={"theirs": 1})) == {"app": "shop", "g": {}}
+
+
+def test_each_handler_runs_once(app: Flask, tasks: t.Any) -> None:
+    with app.app_context():
+        g.user_id = "alice"
+        result(tasks["leave_torn_down"].delay())
+        result(tasks["user"].delay())
+        assert result(tasks["leave_torn_down"].delay()) == ["first", "last alice NoneType"] * 2
+        failed = tasks["fail"].delay()
+        with pytest.raises(KeyError, match="alice"):
+            result(failed)
+        assert result(tasks["leave_torn_down"].delay())[2:] == ["first", "last alice KeyError"]
+
+
+def test_chains_groups_and_chords(app: Flask, tasks: t.Any) -> None:
+    from celery import chain, chord, group
+
+    collect, look = tasks["collect"], tasks["look"]
+    with shop.in_request(app):
+        shop.preprocess(app)
+        sent = [
+            chain(collect.s(), collect.s(), collect.s()).delay(),
+            group(look.s(), look.s()).delay(),
+            chord([look.s(), look.s()], collect.s()).delay(),
+            look.apply_async(link=collect.s()),
+        ]
+    [[first, second], third] = result(sent[0])
+    [headers, body] = result(sent[2])
+    linked = sent[3]
+    result(linked)
+    [[_, seen_by_link]] = [result(child) for child in linked.children]
+    for seen in [*first, second, third, *result(sent[1]), *headers, body, seen_by_link]:
+        assert_of_alice(seen)
+
+
+def test_a_retry_starts_from_what_was_sent(app: Flask, tasks: t.Any) -> None:
+    with shop.in_request(app):
+        shop.preprocess(app)
+        assert result(tasks["repeat"].delay()) == [2, SEEN_OF_ALICE]
+
+
+def test_a_task_called_or_applied_in_a_task_is_part_of_it(app: Flask, tasks: t.Any) -> None:
+    with app.app_context():
+        g.user_id = "alice"
+        assert result(tasks["call_directly"].delay()) == ["alice", "alice", "True"]
+        assert result(tasks["apply_in_place"].delay()) == [True, []]
+
+
+def test_a_thousand_tasks_of_fifty_overlapping_requests_are_not_mixed_up(app: Flask, tasks: t.Any) -> None:
+    look = tasks["look"]
+    # Neither Celery's result store nor its transports promise to be read by fifty threads at once.
+    reading = threading.Lock()
+
+    def send(count: int) -> list[t.Any]:
+        with reading:
+            sent = [look.delay() for _ in range(count)]
+        with reading:
+            return [result(task) for task in sent]
+
+    assert_no_mix_up(app, send)
+
+
+def test_a_folder_for_a_queue(app: Flask, tmp_path: Path) -> None:
+    # A reader can meet a message that is still being written, and lose it: all is written first, and then a worker
+    # with one thread reads it, and writes.
+    sender = celery_app(app, str(tmp_path))
+    tasks, collect = sender.tasks, sender.tasks["collect"]
+    with shop.in_request(app):
+        shop.preprocess(app)
+        last = (tasks["repeat"].s() | collect.s() | collect.s() | tasks["stop_worker"].s()).delay()
+    without = tasks["look"].delay()
+    with program(worker_command("--pool", "solo"), tmp_path / "log", TESTS_REMOTE_BROKER=str(tmp_path)) as worker:
+        worker.wait(TIMEOUT)
+    [[retried, second], third] = result(last)
+    assert retried == [2, SEEN_OF_ALICE]
+    assert_of_alice(second)
+    assert_of_alice(third)
+    assert result(without) == {"app": "shop", "g": {}}
+
+
+def test_a_worker_process_that_dies_is_named_and_later_tasks_are_served(
+    app: Flask, redis_url: str, tmp_path: Path
+) -> None:
+    from billiard.exceptions import WorkerLostError
+
+    tasks = celery_app(app, redis_url, task_default_queue="dies").tasks
+    command = worker_command("--concurrency", "1", "--queues", "dies")
+    with program(command, tmp_path / "log", TESTS_REMOTE_BROKER=redis_url), app.app_context():
+        g.user_id = "alice"
+        assert result(tasks["user"].delay()) == "alice"
+        died = tasks["end_process"].delay()
+        with pytest.raises(WorkerLostError):
+            result(died)
+        assert result(tasks["user"].delay()) == "alice"
+
+
+def test_what_beat_sends_gets_an_app_context(app: Flask, redis_url: str, tmp_path: Path) -> None:
+    from redis import Redis
+
+    command = worker_command("--beat", "--schedule", str(tmp_path / "schedule"))
+    worker = program(command, tmp_path / "log", TESTS_REMOTE_BROKER=redis_url, TESTS_REMOTE_BEAT="1")
+    with worker, Redis.from_url(redis_url) as redis:
+        _, seen = t.cast(t.Any, redis.blpop(["ticks"], timeout=TIMEOUT))
+    assert json.loads(seen) == {"app": "shop", "g": {}}
+
+
+def on_the_wire(broker: str, queue: str) -> bytes:
+    """Everything that waits in *queue*, with what is base64 in it read."""
+    if broker.startswith("redis:"):
+        from redis import Redis
+
+        with Redis.from_url(broker) as redis:
+            messages = t.cast("list[bytes]", redis.lrange(queue, 0, -1))
+    else:
+        messages = [path.read_bytes() for path in Path(broker, "queue").glob(f"*{queue}*")]
+    assert messages
+    return b"\n".join(messages + [base64.b64decode(json.loads(message)["body"]) for message in messages])
+
+
+@pytest.fixture(params=["redis", "folder"])
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path) if request.param == "folder" else t.cast(str, request.getfixturevalue("redis_url"))
+
+
+def test_no_cookie_and_no_authorization_is_on_the_wire(app: Flask, broker: str) -> None:
+    from flaskthreads_autopatch.integrations.celery import init_celery
+
+    sender = celery_app(app, broker)
+    with shop.in_request(app):
+        shop.preprocess(app)
+        sender.tasks["look"].apply_async(queue="nobody-reads-this")
+        wire = on_the_wire(broker, "nobody-reads-this")
+        assert b"r-1" in wire
+        for secret in (b"c00kie-jar", b"t0ken-ring", b"not named"):
+            assert secret not in wire
+
+        init_celery(sender, app, headers=tuple(shop.SECRETS))
+        sender.tasks["look"].apply_async(queue="nor-that")
+        wire = on_the_wire(broker, "nor-that")
+        for secret in (b"c00kie-jar", b"t0ken-ring"):
+            assert secret in wire
+
+
+def test_what_is_not_portable_is_refused_by_delay(app: Flask, tmp_path: Path) -> None:
+    tasks = celery_app(app, str(tmp_path)).tasks
+    with app.app_context():
+        g.user_id = ("alice",)
+        with pytest.raises(NotPortableError, match=r"g.user_id \(tuple\)"):
+            tasks["look"].delay()
+    assert list(tmp_path.glob("queue/*")) == []
+
+
+@pytest.fixture
+def eager(tmp_path: Path) -> t.Any:
+    app = shop.create_app()
+    return celery_app(app, str(tmp_path), task_always_eager=True), app
+
+
+def test_run_in_place_a_task_is_part_of_the_callers_request(eager: t.Any) -> None:
+    celery_app, app = eager
+    app.teardown_appcontext_funcs.pop()
+    shop.leave_torn_down()
+    tasks = celery_app.tasks
+    with shop.in_request(app):
+        shop.preprocess(app)
+        here = id(g._get_current_object())
+        for run in (tasks["id_of_g"].delay, tasks["id_of_g"].apply):
+            assert run().get() == here
+        assert tasks["id_of_g"]() == here
+        tasks["repeat"].delay()
+        assert g.user_id == "changed by the task"
+        assert shop.leave_torn_down() == []
+    assert shop.leave_torn_down() == ["request", "last changed by the task NoneType"]
+
+
+def test_run_in_place_without_a_context_a_task_gets_its_own(eager: t.Any) -> None:
+    celery_app, _ = eager
+    shop.leave_torn_down()
+    for run in (celery_app.tasks["look"].delay, celery_app.tasks["look"].apply):
+        assert run().get() == {"app": "shop", "g": {}}
+        assert shop.leave_torn_down() == ["first", "last None NoneType"]
+
+
+def test_run_in_place_in_a_request_of_another_app_a_task_does_not_see_that_request(eager: t.Any) -> None:
+    celery_app, _ = eager
+    with Flask("another").test_request_context("/"):
+        assert celery_app.tasks["look"].apply().get() == {"app": "shop", "g": {}}
+
+
+def test_other_celery_apps_are_left_alone(app: Flask, eager: t.Any) -> None:
+    import flask
+    from celery import Celery
+
+    other = Celery("other", set_as_current=False)
+    other.conf.task_always_eager = True
+    assert other.task(flask.has_app_context, name="has").delay().get() is False
+    assert "send_task" not in vars(other)
+
+
+def test_called_again_the_last_app_counts(app: Flask, tmp_path: Path) -> None:
+    from flaskthreads_autopatch.integrations.celery import init_celery
+
+    celery = celery_app(app, str(tmp_path), task_always_eager=True)
+    init_celery(celery, Flask("second"))
+    assert celery.tasks["look"].delay().get() == {"app": "second", "g": {}}
