@@ -14,10 +14,15 @@ if TYPE_CHECKING:
     from .explicit import copy_current_app_context as copy_current_app_context
     from .policy import Policy as Policy
     from .policy import PolicyError as PolicyError
+    from .register import Replay as Replay
+    from .register import dump as dump
+    from .register import running as running
     from .remote import AppLoadError as AppLoadError
     from .remote import NotPortableError as NotPortableError
     from .remote import RemoteAppContextExecutor as RemoteAppContextExecutor
     from .remote import carry as carry
+    from .signals import context_inherited as context_inherited
+    from .signals import context_released as context_released
     from .snapshot import is_inherited as is_inherited
     from .snapshot import suppress_inheritance as suppress_inheritance
     from .switch import disable as disable
@@ -35,15 +40,20 @@ _HOMES = {
     "NotPortableError": "remote",
     "Policy": "policy",
     "PolicyError": "policy",
-    "RemoteAppContextExecutor": "remote",
+    "Replay": "register",
     "ThreadPoolWithAppContextExecutor": "explicit",
+    "context_inherited": "signals",
+    "context_released": "signals",
+    "RemoteAppContextExecutor": "remote",
     "carry": "remote",
     "copy_current_app_context": "explicit",
     "disable": "switch",
+    "dump": "register",
     "enable": "switch",
     "install": "switch",
     "is_enabled": "switch",
     "is_inherited": "snapshot",
+    "running": "register",
     "status": "switch",
     "suppress_inheritance": "snapshot",
     "uninstall": "switch",

@@ -61,11 +61,12 @@ class BoundCallback(BoundTask):
 
     def __call__(self, /, *args: t.Any, **kwargs: t.Any) -> t.Any:
         try:
-            if self._self_adder == threading.get_ident():
-                self._self_snapshot = None
-            return super().__call__(*args, **kwargs)
+            snapshot, self._self_snapshot = self._self_snapshot, None
+            if snapshot is None or self._self_adder == threading.get_ident():
+                return self.__wrapped__(*args, **kwargs)
+            return snapshot.replay(self.__wrapped__, args, kwargs, "callback")
         finally:
-            del self, args, kwargs
+            del self, args, kwargs, snapshot
 
     def _self_added(self) -> None:
         self._self_adder = None
@@ -99,9 +100,12 @@ class BoundEnd(BoundTask):
         try:
             for other in self._self_others:
                 other._self_snapshot = None
-            return super().__call__(*args, **kwargs)
+            snapshot, self._self_snapshot = self._self_snapshot, None
+            if snapshot is None:
+                return self.__wrapped__(*args, **kwargs)
+            return snapshot.replay(self.__wrapped__, args, kwargs, "callback")
         finally:
-            del self, args, kwargs, other
+            del self, args, kwargs, other, snapshot
 
 
 def bind_with_ends(
@@ -135,6 +139,12 @@ def _bound(kind: type[Bound], fn: Callable[..., t.Any], snapshot: Snapshot | Non
 _KEY = "_flaskthreads_autopatch"
 
 
+def target_of(thread: threading.Thread) -> t.Any:
+    """What *thread* calls in the end: the target, the function of a timer; None if that is its class's ``run``."""
+    state = thread.__dict__
+    return state.get("_target") or state.get("function")
+
+
 class BoundRun:
     """Stands in for ``run`` in a thread's ``__dict__`` until the thread runs, and replays a snapshot around it.
 
@@ -163,7 +173,7 @@ class BoundRun:
         try:
             if snapshot is None or (self.holds is not None and not self.holds(snapshot.app)):
                 return run()
-            return snapshot.replay(run, (), {})
+            return snapshot.replay(run, (), {}, "thread", target_of(thread))
         finally:
             del self, thread, run, snapshot
 

@@ -9,6 +9,7 @@ import os
 import sys
 
 VARIABLE = "FLASKTHREADS_AUTOPATCH"
+DUMP_SIGNAL = f"{VARIABLE}_DUMP_SIGNAL"
 
 WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 """In any case, with or without blanks around."""

@@ -17,6 +17,8 @@ import functools
 import inspect
 import threading
 import typing as t
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import flask.globals
 from flask import Flask
@@ -63,6 +65,16 @@ def is_in_transition(ctx: AppContext) -> bool:
     return getattr(ctx, _MARK, None) is False
 
 
+@contextmanager
+def in_transition(ctx: t.Any) -> Iterator[None]:
+    """Nothing inherits from *ctx*, which we entered, until the end of the block."""
+    ctx._flaskthreads_autopatch = False
+    try:
+        yield
+    finally:
+        ctx._flaskthreads_autopatch = True
+
+
 def has_foreign_request() -> bool:
     """Whether a request context is active that an app context entered now would not cover (Flask < 3.2)."""
     return _cv_request.get(None) is not None
@@ -88,6 +100,30 @@ def active_request(ctx: AppContext) -> t.Any:
         return t.cast(t.Any, ctx)._request
     request_ctx = _cv_request.get(None)
     return None if request_ctx is None else request_ctx.request
+
+
+# blinker runs async receivers through this keyword since 1.6; an earlier one would hand it to the receivers.
+_takes_async_wrapper = "_async_wrapper" in inspect.signature(appcontext_tearing_down.send).parameters
+
+
+def send(signal: t.Any, app: Flask, **values: t.Any) -> None:
+    """Send *signal* as Flask sends its own."""
+    if _takes_async_wrapper:
+        values["_async_wrapper"] = app.ensure_sync
+    signal.send(app, **values)
+
+
+def is_pushed(ctx: AppContext) -> bool:
+    """Whether *ctx* is active somewhere; may be asked from any thread."""
+    if not _HAS_REQUEST_CONTEXT:
+        return t.cast(t.Any, ctx)._cv_token is not None
+    # What `leave` puts there for Flask's pop() stays there.
+    return any(token is not None for token in t.cast(t.Any, ctx)._cv_tokens[-1:])
+
+
+def lent_request(lent: Lent | None) -> t.Any:
+    """The request that *lent* lends, or None."""
+    return None if lent is None else lent["request" if _HAS_REQUEST_CONTEXT else "_request"]
 
 
 if _HAS_REQUEST_CONTEXT:
@@ -195,15 +231,10 @@ if _HAS_REQUEST_CONTEXT:
     def _call_handler(app: Flask, func: t.Any, exc: BaseException | None) -> None:
         app.ensure_sync(func)(exc)
 
-    # blinker runs async receivers through this keyword since 1.6; an earlier one would hand it to the receivers.
-    _takes_async_wrapper = "_async_wrapper" in inspect.signature(appcontext_tearing_down.send).parameters
-
     def _send_tearing_down(app: Flask, exc: BaseException | None) -> None:
         # Without blinker, which Flask 2.2 does not require, a signal has no receivers at all.
-        if not getattr(appcontext_tearing_down, "receivers", None):
-            return
-        extra: dict[str, t.Any] = {"_async_wrapper": app.ensure_sync} if _takes_async_wrapper else {}
-        appcontext_tearing_down.send(app, exc=exc, **extra)
+        if getattr(appcontext_tearing_down, "receivers", None):
+            send(appcontext_tearing_down, app, exc=exc)
 
     def _unwind_requests() -> None:
         # Nothing was lent, and nothing was active before: what is active now, the task has forgotten (H16).

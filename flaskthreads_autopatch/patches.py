@@ -16,7 +16,18 @@ from flask import Flask
 from flask.ctx import AppContext
 
 from . import flask_context
-from .binding import BoundCallable, BoundRun, bind, bind_callback, bind_once, bind_run, bind_with_ends, keep, kept
+from .binding import (
+    BoundCallable,
+    BoundRun,
+    bind,
+    bind_callback,
+    bind_once,
+    bind_run,
+    bind_with_ends,
+    keep,
+    kept,
+    target_of,
+)
 from .flask_context import active
 from .layers import PatchPoint
 from .policy import Policy
@@ -48,7 +59,7 @@ def _thread_snapshot(policy: Policy, ctx: AppContext, thread: threading.Thread) 
     if is_suppressed():
         return None
     state, cls = thread.__dict__, type(thread)
-    target = state.get("_target") or state.get("function")
+    target = target_of(thread)
     try:
         if cls is not threading.Thread and policy.why_class_ignored(cls):
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import dataclasses
 import functools
+import math
 import threading
 import typing as t
 import weakref
@@ -13,7 +14,7 @@ from fnmatch import fnmatchcase
 from types import FunctionType
 
 from . import catalogue
-from .environment import VARIABLE, WORDS
+from .environment import DUMP_SIGNAL, VARIABLE, WORDS
 
 PREFIX = f"{VARIABLE}_"
 """Before an option's name, in capitals, in Flask's config and in the environment."""
@@ -52,6 +53,8 @@ class Policy:
     """More threads and callables that do not inherit: ``"module:qualname"`` or ``"module"``, fnmatch patterns."""
     contextvars: bool = False
     """Also carry a copy of all other context variables."""
+    warn_after: float | None = None
+    """Warn of what still runs so many seconds after its parent's context has ended."""
 
     _sources: t.ClassVar[Mapping[str, str]] = {}
 
@@ -124,6 +127,8 @@ def resolve(keywords: Mapping[str, t.Any], config: Mapping[str, t.Any], environ:
 
 def _prefixed(mapping: Mapping[str, t.Any], source: str) -> dict[str, t.Any]:
     keys = [key for key in mapping if key.startswith(PREFIX) and mapping[key] != ""]
+    if source == ENVIRONMENT:
+        keys = [key for key in keys if key != DUMP_SIGNAL]  # of the process, and no option
     return {(name := key.removeprefix(PREFIX).lower()): _parse(name, mapping[key], source, key) for key in keys}
 
 
@@ -137,6 +142,11 @@ def _parse(name: str, value: t.Any, source: str, shown: str | None = None) -> t.
         if isinstance(value, bool):
             return value
         allowed = "allowed are True and False" if source == KEYWORD else f"allowed are {' '.join(WORDS)}"
+    elif OPTIONS[name] is None:
+        number = _number(value, source)
+        if value is None or number is not None:
+            return number
+        allowed = "allowed is a number of seconds above 0" + (", or None" if source != ENVIRONMENT else "")
     else:
         if source != KEYWORD and isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
@@ -144,6 +154,17 @@ def _parse(name: str, value: t.Any, source: str, shown: str | None = None) -> t.
             return tuple(value)
         allowed = "allowed is a tuple of patterns" if source == KEYWORD else "allowed are patterns, comma separated"
     raise PolicyError(f"{shown or name}={value!r} ({source}): {allowed}.", source)
+
+
+def _number(value: t.Any, source: str) -> float | None:
+    """*value* as a number of seconds; None if it is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float) if source == KEYWORD else (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if number > 0 and math.isfinite(number) else None
 
 
 OPTIONS: dict[str, t.Any] = {field.name: field.default for field in dataclasses.fields(Policy)}

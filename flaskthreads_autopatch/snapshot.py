@@ -22,16 +22,22 @@ import functools
 import logging
 import sys
 import typing as t
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from threading import get_ident
+from time import monotonic
 from types import MappingProxyType, SimpleNamespace
 
 from flask import Flask
 from flask.ctx import AppContext
 
-from . import flask_context
+from . import flask_context, parents, signals
 from .catalogue import PLAIN_TYPES, THREAD_BOUND_NAMES
 from .policy import Policy
+from .register import Kind, replays
+from .signals import inherited_receivers, released_receivers
+from .watch import overdue, watch
 
 P = t.ParamSpec("P")
 R = t.TypeVar("R")
@@ -56,11 +62,23 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 class Snapshot:
     """What a thread inherits from the app context in which it was started."""
 
-    __slots__ = ("__weakref__", "_context", "_entries", "_lent", "_shared_g", "app", "stayed_home")
+    __slots__ = (
+        "__weakref__",
+        "_context",
+        "_entries",
+        "_shared_g",
+        "app",
+        "lent",
+        "parent",
+        "stayed_home",
+        "warn_after",
+    )
 
     app: Flask
     stayed_home: Mapping[str, str]
     """The entries of ``g`` that are not inherited: name and reason."""
+    lent: flask_context.Lent | None
+    parent: weakref.ref[AppContext]
 
     def __init__(self, ctx: AppContext, policy: Policy, contextvars: bool) -> None:
         self.app = ctx.app
@@ -72,8 +90,22 @@ class Snapshot:
             self._entries = self._take(source.copy(), policy)
         if policy.preload:
             _read_body(flask_context.active_request(ctx))
-        self._lent = flask_context.lendable(ctx) if policy.request else None
+        self.lent = flask_context.lendable(ctx) if policy.request else None
         self._context = clean_context() if contextvars else None
+        self.warn_after = policy.warn_after
+        if policy.warn_after is None and not released_receivers:
+            self.parent = weakref.ref(ctx)
+            return
+        self.parent = parents.watched(ctx)
+        if policy.warn_after is not None:
+            watch(self)
+
+    @property
+    def inherited(self) -> tuple[str, ...]:
+        """The names of the entries of ``g`` that are inherited."""
+        if self._shared_g is not None:
+            return tuple(self._shared_g.__dict__.copy())
+        return () if self._entries is None else (*self._entries[0], *self._entries[2])
 
     def run(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return or raise what ``fn(*args, **kwargs)`` does, called in a new app context filled from this snapshot.
@@ -87,21 +119,35 @@ class Snapshot:
             # The traceback of an exception that is kept, as a future keeps it, keeps this frame and its variables.
             del self, fn, args, kwargs
 
-    def replay(self, fn: Callable[..., R], args: tuple[t.Any, ...], kwargs: dict[str, t.Any], bare: bool = False) -> R:
-        """The same as `run`. *bare*: the context variables here are made for this replay."""
+    def replay(
+        self,
+        fn: Callable[..., R],
+        args: tuple[t.Any, ...],
+        kwargs: dict[str, t.Any],
+        kind: Kind = "task",
+        shown: object = None,
+        bare: bool = False,
+    ) -> R:
+        """The same as `run`. *bare*: the context variables here are made for this replay.
+
+        *kind*, and *shown* in the place of *fn* unless it is None, stand in the register of the replays going on.
+        """
         ctx: t.Any = None
         token = error = own_g = None
         entries = self._entries
         try:
             if not bare and (self._context is not None or flask_context.has_foreign_request()):
-                return self._own_context().run(self.replay, fn, args, kwargs, True)
-            ctx, token = flask_context.enter(self.app, self._lent, fn)
+                return self._own_context().run(self.replay, fn, args, kwargs, kind, shown, True)
+            ctx, token = flask_context.enter(self.app, self.lent, fn)
             own_g = ctx.g
+            replays[ctx] = get_ident(), monotonic(), self, fn if shown is None else shown, kind
             try:
                 if self._shared_g is not None:
                     ctx.g = self._shared_g
                 elif entries is not None:
                     entries = _fill(own_g.__dict__, entries)
+                if inherited_receivers:
+                    signals.begin(ctx)
                 return fn(*args, **kwargs)
             except BaseException as exc:
                 error = exc
@@ -110,9 +156,15 @@ class Snapshot:
                 ctx.g = own_g
                 if entries is not None and (entries[1] or entries[2]):
                     _hide(own_g.__dict__, entries)
-                flask_context.leave(ctx, token, error, fn)
+                try:
+                    flask_context.leave(ctx, token, error, fn)
+                finally:
+                    if released_receivers or overdue:
+                        signals.end(ctx, error)
+                    else:
+                        del replays[ctx]
         finally:
-            del self, fn, args, kwargs, ctx, token, error, own_g, entries
+            del self, fn, args, kwargs, shown, ctx, token, error, own_g, entries
 
     def _own_context(self) -> contextvars.Context:
         # A copy: a Context can be entered once at a time.

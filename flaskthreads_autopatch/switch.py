@@ -14,7 +14,7 @@ from types import TracebackType
 
 from flask import Flask
 
-from . import __version__
+from . import __version__, dump_signal, parents
 from .environment import say
 from .layers import Layers
 from .patches import LATE_POINTS, POINTS
@@ -68,6 +68,7 @@ def install(app: Flask, **policy: t.Any) -> None:
         return
     with _state.lock:
         _state.patches.apply()
+        dump_signal.install()
         app.extensions[EXTENSION] = resolved
         _state.apps.add(app)
         _state.installed.add(app)
@@ -84,7 +85,7 @@ def uninstall(app: Flask) -> None:
             _state.installed.discard(app)
             _forget(app)
             if not _state.installed and _state.keywords is None:
-                _state.patches.revert()
+                _revert()
 
 
 def enable(**policy: t.Any) -> Handle:
@@ -101,6 +102,7 @@ def enable(**policy: t.Any) -> Handle:
     if resolved is not None:
         with _state.lock:
             _state.patches.apply()
+            dump_signal.install()
             _state.keywords, _state.policy = policy, resolved
             _state.refused.clear()
             for app in _state.apps - _state.installed:
@@ -120,7 +122,7 @@ def disable() -> None:
         _state.installed.clear()
         for app in list(_state.apps):
             _forget(app)
-        _state.patches.revert()
+        _revert()
 
 
 def is_enabled() -> bool:
@@ -172,6 +174,12 @@ def _adopt(app: Flask) -> Policy | None:
             return None
         _state.apps.add(app)
         return policy
+
+
+def _revert() -> None:
+    _state.patches.revert()
+    dump_signal.uninstall()
+    parents.watch_no_more()
 
 
 def _forget(app: Flask) -> None:

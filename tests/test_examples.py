@@ -363,12 +363,21 @@ def async_view(example: Example) -> None:
     assert len(torn_down) == 2 * (1 + 3)
 
 
+def debugtoolbar_threads(example: Example) -> None:
+    _, app = example.load()
+    page = app.test_client().get("/").text
+    rows = re.findall(r'<tr class="(\w+)">', page)
+    assert Counter(rows) == {"returned": 6, "raised": 1, "running": 1}, f"{len(rows)} rows"
+    assert "raised builtins:TimeoutError" in page
+    assert "not password: excluded by" in page
+
+
 Check = Callable[[Example], None]
 OUTSIDE = "Working outside of"
 
 
 def checks(*rows: tuple[Check, str]) -> pytest.MarkDecorator:
-    needs_extra = {flask_login_pool, celery_worker, structlog_request_id, apscheduler_job}
+    needs_extra = {debugtoolbar_threads, flask_login_pool, celery_worker, structlog_request_id, apscheduler_job}
     marks = {check: [pytest.mark.examples] if check in needs_extra else [] for check, _ in rows}
     params = [pytest.param(check, failure, id=check.__name__, marks=marks[check]) for check, failure in rows]
     return pytest.mark.parametrize(("check", "failure"), params)
@@ -384,6 +393,7 @@ ALL = (
     (structlog_request_id, "None"),
     (apscheduler_job, OUTSIDE),
     (async_view, OUTSIDE),
+    (debugtoolbar_threads, "0 rows"),
 )
 
 

@@ -11,16 +11,23 @@ import typing as t
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.pool import ThreadPool
+from threading import get_ident
+from time import monotonic
 
 from flask import copy_current_request_context
 
 from flaskthreads_autopatch import Policy, flask_context
+from flaskthreads_autopatch.register import replays
+from flaskthreads_autopatch.signals import inherited_receivers, released_receivers
 from flaskthreads_autopatch.snapshot import Snapshot, capture
+from flaskthreads_autopatch.watch import overdue
 
 from .harness import Column, Scenario, State
 from .peers import app, app_context, bare_wrapt, both, ours, request_context
 
 POLICY = Policy()
+IN_REGISTER = app.app_context()
+TASK: t.Literal["task"] = "task"
 IN_A_WORKER = contextvars.Context().run
 """Calls where no context is active, as in a pool's worker; its own 30 ns are counted as ours."""
 
@@ -90,7 +97,21 @@ def _part_columns() -> list[Column]:
         state = functools.partial(_snapshot_taken, context, taken)
         columns.append(Column(f"enter and leave, {name}", lambda: IN_A_WORKER(_enter_and_leave, taken[0]), state))
         columns.append(Column(f"replay, {name}", lambda: IN_A_WORKER(taken[0].replay, task, (), {}), state))
+    state = functools.partial(_snapshot_taken, app_context, taken)
+    columns.append(Column("nothing, called in a worker", lambda: IN_A_WORKER(_nothing, taken[0]), state))
+    columns.append(Column("the register of running()", lambda: IN_A_WORKER(_register, taken[0]), state))
     return columns
+
+
+def _register(snapshot: Snapshot) -> None:
+    # What a replay does for it, in the same words.
+    ctx, fn, shown, kind = IN_REGISTER, task, None, TASK
+    replays[ctx] = get_ident(), monotonic(), snapshot, fn if shown is None else shown, kind
+    if inherited_receivers:
+        raise AssertionError
+    if released_receivers or overdue:
+        raise AssertionError
+    del replays[ctx]
 
 
 @contextlib.contextmanager
@@ -111,7 +132,7 @@ def _push_and_pop() -> None:
 
 
 def _enter_and_leave(snapshot: Snapshot) -> None:
-    ctx, token = flask_context.enter(app, snapshot._lent, task)
+    ctx, token = flask_context.enter(app, snapshot.lent, task)
     flask_context.leave(ctx, token, None, task)
 
 

@@ -58,6 +58,12 @@ def _throughput(results: Results) -> float:
     return at[8] / at[1]
 
 
+def _register(results: Results) -> float:
+    parts = results["parts"]
+    price = parts["the register of running()"].of_minima - parts["nothing, called in a worker"].of_minima
+    return price / parts["replay, request + session + 5 plain"].of_minima
+
+
 _OURS = "ours, in a request"
 _TARGETS: tuple[tuple[str, float, t.Callable[[Results], float], bool], ...] = (
     (
@@ -92,6 +98,7 @@ _TARGETS: tuple[tuple[str, float, t.Callable[[Results], float], bool], ...] = (
         lambda results: results["off"]["enable(); disable()"].low,
         False,
     ),
+    ("the register of `running()` / replay, request + session + 5 entries", 0.05, _register, False),
     ("each further plain entry of `g` / `with app.app_context(): pass`", 0.05, _each_entry, False),
     (
         "resident memory after 1,000,000 tasks / after 10,000",

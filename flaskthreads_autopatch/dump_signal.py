@@ -1,0 +1,67 @@
+"""``FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL=USR1``: on that signal, the table of the running replays on stderr."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import typing as t
+from contextlib import suppress
+from types import FrameType
+
+from .environment import DUMP_SIGNAL, say
+from .register import table
+
+
+class _Handler:
+    """Our handler for one signal, and the one that was there before."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.active = True
+        self.previous: t.Any = signal.signal(number, self)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.active:
+            _write(table())
+        if callable(self.previous):
+            self.previous(number, frame)
+
+
+_handlers: list[_Handler] = []
+
+
+def install() -> None:
+    """Put the handler on, if the environment names a signal. What is wrong is one line on stderr, and nothing else."""
+    name = os.environ.get(DUMP_SIGNAL, "").strip()
+    if not name or _handlers:
+        return
+    shown = f"{DUMP_SIGNAL}={os.environ[DUMP_SIGNAL]!r} (environment)"
+    number = getattr(signal, f"SIG{name.upper().removeprefix('SIG')}", None)
+    if not isinstance(number, signal.Signals):
+        say(f"{shown}: there is no such signal here. Allowed is a name, as USR1. No table is written on a signal.")
+    elif threading.current_thread() is not threading.main_thread():
+        say(f"{shown}: the library is switched on outside of the main thread. No table is written on a signal.")
+    else:
+        try:
+            _handlers.append(_Handler(number))
+        except (OSError, ValueError) as error:
+            say(f"{shown}: a handler cannot be set: {error}. No table is written on a signal.")
+
+
+def uninstall() -> None:
+    """Put back the handler that was there before; where somebody's lies above, or in another thread, ours is inert."""
+    while _handlers:
+        handler = _handlers.pop()
+        handler.active = False
+        try:
+            if t.cast(object, signal.getsignal(handler.number)) is handler:
+                signal.signal(handler.number, handler.previous)
+        except ValueError:
+            pass  # not in the main thread: it only hands on
+
+
+def _write(text: str) -> None:
+    # Not to sys.stderr: the signal may have come while somebody was writing there.
+    with suppress(OSError):  # it is closed, and there is no other place to say so
+        os.write(2, text.encode(errors="backslashreplace"))
