@@ -189,7 +189,9 @@ def _take_attributes(source: dict[str, t.Any], policy: Policy) -> _Entries:
 
 @functools.lru_cache(maxsize=1024)
 def _say_once(name: str, reason: str) -> None:
-    logger.debug("g.%s stays home and is not inherited by threads: %s.", name, reason)
+    # A logging handler may start a thread, whose capture would come here again.
+    with suppress_inheritance():
+        logger.debug("g.%s stays home and is not inherited by threads: %s.", name, reason)
 
 
 def _read_body(request: t.Any) -> None:
@@ -198,7 +200,10 @@ def _read_body(request: t.Any) -> None:
     try:
         request.get_data(parse_form_data=True)
     except Exception:
-        logger.warning("preload: reading the body of %r failed; the thread starts without it.", request, exc_info=True)
+        with suppress_inheritance():  # as in _say_once
+            logger.warning(
+                "preload: reading the body of %r failed; the thread starts without it.", request, exc_info=True
+            )
 
 
 def is_inherited() -> bool:
