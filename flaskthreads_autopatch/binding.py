@@ -24,14 +24,17 @@ class BoundCallable(_Proxy):
     # With slots, and without an __init__ of its own, one is made in 160 ns instead of 360, and has no dictionary.
     __slots__ = ("_self_snapshot",)
 
-    _self_snapshot: t.Any  # a Snapshot; None once a BoundTask has run
+    _self_snapshot: t.Any  # a Snapshot; None where nothing is inherited, and once a BoundTask has run
 
     def __call__(self, /, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        snapshot = self._self_snapshot
         try:
-            return self._self_snapshot.replay(self.__wrapped__, args, kwargs)
+            if snapshot is None:
+                return self.__wrapped__(*args, **kwargs)
+            return snapshot.replay(self.__wrapped__, args, kwargs)
         finally:
             # See Snapshot.run: a kept exception keeps this frame.
-            del self, args, kwargs
+            del self, args, kwargs, snapshot
 
 
 class BoundTask(BoundCallable):
@@ -116,8 +119,10 @@ def bind_with_ends(
     Of the callbacks one is called, at the end, and the result keeps both; a result that is an exception keeps, by its
     traceback, the function. So both are there, whether they were given or not, and the one called lets all go.
     """
-    func = _bound(BoundCallable, fns[0] or _do_nothing, snapshots[0])
-    ends = [_bound(BoundEnd, fn or _do_nothing, snapshot) for fn, snapshot in zip(fns[1:], snapshots[1:], strict=True)]
+    # Not by its truth: a callable may be an empty list as well.
+    calls = [_do_nothing if fn is None else fn for fn in fns]
+    func = _bound(BoundCallable, calls[0], snapshots[0])
+    ends = [_bound(BoundEnd, fn, snapshot) for fn, snapshot in zip(calls[1:], snapshots[1:], strict=True)]
     for end, other in zip(ends, reversed(ends), strict=True):
         end._self_others = (func, other)
     return func, ends[0], ends[1]
@@ -142,7 +147,8 @@ _KEY = "_flaskthreads_autopatch"
 def target_of(thread: threading.Thread) -> t.Any:
     """What *thread* calls in the end: the target, the function of a timer; None if that is its class's ``run``."""
     state = thread.__dict__
-    return state.get("_target") or state.get("function")
+    target = state.get("_target")
+    return state.get("function") if target is None else target
 
 
 class BoundRun:
@@ -165,7 +171,7 @@ class BoundRun:
         self.covered: Callable[[], object] | None = None
 
     def __call__(self, thread: threading.Thread) -> object:
-        run = MethodType(type(thread).run, thread) if self.covered is None else self.covered
+        run = _run_of_class(thread) if self.covered is None else self.covered
         if thread.ident != threading.get_ident():
             return run()  # run() without start(): the caller's own context is the one that counts
         snapshot, self.snapshot = self.snapshot, None
@@ -218,6 +224,12 @@ def bind_run(thread: threading.Thread, bound: BoundRun) -> Callable[[], None]:
         _put(state, "run", run)
 
     return undo
+
+
+def _run_of_class(thread: threading.Thread) -> Callable[[], object]:
+    """``thread.run``, as if its ``__dict__`` had none: a class may have a static method there, or a mock."""
+    run = next(vars(base)["run"] for base in type(thread).__mro__ if "run" in vars(base))
+    return t.cast("Callable[[], object]", run.__get__(thread, type(thread)) if hasattr(type(run), "__get__") else run)
 
 
 def _is_method_of(run: object, bound: BoundRun) -> bool:

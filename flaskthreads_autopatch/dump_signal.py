@@ -34,7 +34,8 @@ _handlers: list[_Handler] = []
 def install() -> None:
     """Put the handler on, if the environment names a signal. What is wrong is one line on stderr, and nothing else."""
     name = os.environ.get(DUMP_SIGNAL, "").strip()
-    if not name or _handlers:
+    # Somebody may have put theirs in its place, as each worker of gunicorn --preload does: then once more.
+    if not name or any(t.cast(object, signal.getsignal(handler.number)) is handler for handler in _handlers):
         return
     shown = f"{DUMP_SIGNAL}={os.environ[DUMP_SIGNAL]!r} (environment)"
     number = getattr(signal, f"SIG{name.upper().removeprefix('SIG')}", None)

@@ -180,7 +180,10 @@ if _HAS_REQUEST_CONTEXT:
         """Take the lent request back, tear the app context down, and pop it; every step, come what may."""
         ctx._flaskthreads_autopatch = False
         if token is not None:
-            _cv_request.reset(token)
+            try:
+                _cv_request.reset(token)
+            except RuntimeError:
+                _unwind_requests()  # the task has popped the lent request itself, and the token is used
         elif _cv_request.get(None) is not None:
             _unwind_requests()
         tokens: list[t.Any] = ctx._cv_tokens

@@ -31,7 +31,15 @@ from .binding import (
 from .flask_context import active
 from .layers import PatchPoint
 from .policy import Policy
-from .snapshot import THREADS_INHERIT_CONTEXT, Snapshot, capture, clean_context, is_suppressed, logger
+from .snapshot import (
+    THREADS_INHERIT_CONTEXT,
+    Snapshot,
+    capture,
+    clean_context,
+    is_suppressed,
+    logger,
+    suppress_inheritance,
+)
 
 Args = tuple[t.Any, ...]
 Kwargs = dict[str, t.Any]
@@ -42,7 +50,7 @@ PolicyFor = Callable[[Flask], "Policy | None"]
 
 def _snapshot_for(policy_for: PolicyFor, ctx: AppContext, fn: object, args: Args = ()) -> Snapshot | None:
     """What *fn*, which is going to be called with *args*, inherits from *ctx*; None if nothing."""
-    if isinstance(fn, BoundCallable):
+    if issubclass(type(fn), BoundCallable):  # isinstance() would ask for the user's __class__
         return None
     policy = policy_for(ctx.app)
     if policy is None or is_suppressed():
@@ -50,7 +58,7 @@ def _snapshot_for(policy_for: PolicyFor, ctx: AppContext, fn: object, args: Args
     try:
         return None if policy.why_ignored(fn, args) else capture(ctx, policy)
     except Exception:
-        logger.exception("No snapshot of the app context could be taken for %r, which runs without one.", fn)
+        _log_failure(fn)
         return None
 
 
@@ -60,16 +68,25 @@ def _thread_snapshot(policy: Policy, ctx: AppContext, thread: threading.Thread) 
         return None
     state, cls = thread.__dict__, type(thread)
     target = target_of(thread)
+    # Any iterable may be given; one that is an iterator can be read only once, and by the thread.
+    args = tuple(given) if isinstance(given := state.get("_args"), (tuple, list)) else ()
     try:
         if cls is not threading.Thread and policy.why_class_ignored(cls):
             return None
-        if target is not None and policy.why_ignored(target, tuple(state.get("_args") or ())):
+        if target is not None and policy.why_ignored(target, args):
             return None
         # Since 3.14 a thread can be given its context variables: those stay.
         return capture(ctx, policy, contextvars=state.get("_context") is None)
     except Exception:
-        logger.exception("No snapshot of the app context could be taken for %r, which runs without one.", thread)
+        _log_failure(thread)
         return None
+
+
+def _log_failure(what: object) -> None:
+    with suppress_inheritance():  # a logging handler may start a thread, which would fail, and be logged, and so on
+        # Two arguments: a single one is asked for its __class__ by logging, and may raise once more.
+        what_then = "which runs without one"
+        logger.exception("No snapshot of the app context could be taken for %r, %s.", what, what_then)
 
 
 def _init(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, args: Args, kwargs: Kwargs) -> None:

@@ -126,7 +126,8 @@ def resolve(keywords: Mapping[str, t.Any], config: Mapping[str, t.Any], environ:
 
 
 def _prefixed(mapping: Mapping[str, t.Any], source: str) -> dict[str, t.Any]:
-    keys = [key for key in mapping if key.startswith(PREFIX) and mapping[key] != ""]
+    # A config may have keys that are no text.
+    keys = [key for key in list(mapping) if isinstance(key, str) and key.startswith(PREFIX) and mapping[key] != ""]
     if source == ENVIRONMENT:
         keys = [key for key in keys if key != DUMP_SIGNAL]  # of the process, and no option
     return {(name := key.removeprefix(PREFIX).lower()): _parse(name, mapping[key], source, key) for key in keys}

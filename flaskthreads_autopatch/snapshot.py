@@ -219,7 +219,8 @@ def _fill(target: dict[str, t.Any], entries: _Entries) -> _Entries:
     target.update(values)
     if namespaces:
         for name, attributes in namespaces.items():
-            target[name] = SimpleNamespace(**attributes[0])
+            target[name] = namespace = SimpleNamespace()
+            vars(namespace).update(attributes[0])
     return entries
 
 
@@ -228,7 +229,7 @@ def _hide(target: dict[str, t.Any], entries: _Entries) -> None:
     _, openable, namespaces = entries
     for name, value in openable.items():
         if target.get(name) is value:
-            del target[name]
+            target.pop(name, None)  # a thread of the task's may be at it too
     if namespaces:
         for name, attributes in namespaces.items():
             if type(namespace := target.get(name)) is SimpleNamespace:
@@ -240,12 +241,13 @@ def _take_attributes(source: dict[str, t.Any], policy: Policy) -> _Entries:
     return values, {k: v for k, v in values.items() if type(v) not in PLAIN_TYPES}, _EMPTY
 
 
+_STAYED = "g.%s stayed home because it is a %s: %s. In a thread it is an AttributeError until it sets its own."
+
+
 @functools.lru_cache(maxsize=1024)
 def _say_once(name: str, cls: str, reason: str) -> None:
-    logger.debug(
-        "g.%s stayed home because it is a %s: %s. In a thread it is an AttributeError until the thread sets its own.",
-        *(name, cls, reason),
-    )
+    with suppress_inheritance():  # a logging handler may start a thread, whose capture would come here again
+        logger.debug(_STAYED, name, cls, reason)
 
 
 def _read_body(request: t.Any) -> None:
@@ -254,7 +256,10 @@ def _read_body(request: t.Any) -> None:
     try:
         request.get_data(parse_form_data=True)
     except Exception:
-        logger.warning("preload: reading the body of %r failed; the thread starts without it.", request, exc_info=True)
+        with suppress_inheritance():  # as in _say_once
+            logger.warning(
+                "preload: reading the body of %r failed; the thread starts without it.", request, exc_info=True
+            )
 
 
 def is_inherited() -> bool:

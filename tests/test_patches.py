@@ -7,6 +7,7 @@ import contextvars
 import functools
 import gc
 import http.server
+import logging
 import multiprocessing
 import socketserver
 import sys
@@ -16,6 +17,7 @@ import urllib.request
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.pool import ThreadPool
+from unittest import mock
 
 import flask
 import pytest
@@ -24,6 +26,7 @@ from flask import Flask, g, request
 
 from flaskthreads_autopatch import disable, enable, install, is_inherited, suppress_inheritance
 from flaskthreads_autopatch import flask_context as fc
+from flaskthreads_autopatch.snapshot import _say_once, logger
 
 from .conftest import collectable, in_thread
 
@@ -519,6 +522,10 @@ def test_a_callable_that_cannot_be_looked_at_runs_without_a_context(
         def __self__(self) -> t.NoReturn:
             raise RuntimeError("not here")
 
+        @property
+        def __class__(self) -> t.NoReturn:  # type: ignore[override]
+            raise RuntimeError("of no class")
+
     with installed.app_context(), ThreadPoolExecutor(1) as pool:
         g.user = "alice"
         assert pool.submit(Awkward()).result(30) == "no context"
@@ -528,6 +535,111 @@ def test_a_callable_that_cannot_be_looked_at_runs_without_a_context(
         thread.start()
         ended(thread)
     assert caplog.text.count("No snapshot of the app context could be taken") == 2
+
+
+# What may be odd about somebody's thread, callable or log
+
+
+class OddRun(threading.Thread):
+    """Its run, which each test puts there, is no function that takes the thread."""
+
+
+@pytest.mark.parametrize("wrap", [staticmethod, lambda fn: mock.Mock(side_effect=fn)])
+def test_h20_a_run_of_the_class_that_does_not_take_the_thread(
+    installed: Flask, monkeypatch: pytest.MonkeyPatch, wrap: t.Callable[..., object]
+) -> None:
+    given: list[tuple[object, ...]] = []
+    monkeypatch.setattr(OddRun, "run", wrap(lambda *args: given.append((user(), *args))), raising=False)
+    with installed.app_context():
+        g.user = "alice"
+        thread = OddRun()
+        thread.start()
+        ended(thread)
+    assert given == [("alice",)]
+
+
+def test_arguments_that_can_be_read_once_are_left_for_the_thread(installed: Flask) -> None:
+    given: list[object] = []
+    with installed.app_context():
+        thread = threading.Thread(target=lambda *args: given.extend(args), args=iter("ab"))  # type: ignore[arg-type]
+        thread.start()
+        ended(thread)
+    assert given == ["a", "b"]
+
+
+class Falsy(list[str]):
+    """A callable that is an empty list."""
+
+    def __call__(self, *args: object) -> str:
+        return user()
+
+
+class Undecided:
+    """A callable whose truth cannot be asked."""
+
+    def __bool__(self) -> t.NoReturn:
+        raise ValueError("neither true nor false")
+
+    def __call__(self, *args: object) -> str:
+        return user()
+
+
+@pytest.mark.parametrize("kind", [Falsy, Undecided])
+def test_the_truth_of_a_callable_is_not_asked(installed: Flask, kind: type[Falsy | Undecided]) -> None:
+    seen: list[str] = []
+
+    class Noting(kind):  # type: ignore[misc, valid-type]
+        def __call__(self, *args: object) -> None:
+            seen.append(user())
+
+    with installed.app_context(), ThreadPool(1) as pool:
+        g.user = "alice"
+        assert pool.apply_async(kind(), (1,)).get(30) == "alice"
+        thread = threading.Thread(target=Noting())
+        thread.start()
+        ended(thread)
+    assert seen == ["alice"]
+
+
+def test_an_ignored_function_of_a_pool_whose_callback_inherits(installed: Flask) -> None:
+    seen = Seen()
+    with installed.app_context(), ThreadPool(1) as pool:
+        g.user = "alice"
+        run = contextvars.Context().run
+        assert pool.apply_async(run, (user,), callback=seen.note).get(30) == "no context"
+    assert seen == ["alice"]
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_logging_handler_that_submits_does_not_submit_for_ever(
+    installed: Flask, monkeypatch: pytest.MonkeyPatch, failing: bool
+) -> None:
+    messages: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            assert len(messages) < 10
+            messages.append(record.getMessage())
+            pool.submit(int)
+
+    class Unhashable(type):
+        __hash__ = None  # type: ignore[assignment]
+
+    handler = Handler()
+    monkeypatch.setattr(logger, "handlers", [handler])
+    monkeypatch.setattr(logger, "propagate", False)
+    logger.setLevel(logging.DEBUG)
+    try:
+        with installed.app_context(), ThreadPoolExecutor(1) as pool:
+            if failing:
+                g.entry = Unhashable("Entry", (), {})()
+            else:
+                _say_once.cache_clear()
+                g._login_user = object()
+            pool.submit(int).result(30)
+    finally:
+        logger.setLevel(logging.NOTSET)
+    assert len(messages) == 1
 
 
 # What carries its own context

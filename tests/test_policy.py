@@ -24,6 +24,10 @@ def test_keyword_before_config_before_environment() -> None:
     assert resolve({"share": True}, config, environ) == Policy(share=True, preload=False, contextvars=True)
 
 
+def test_a_config_may_have_keys_that_are_no_text() -> None:
+    assert resolve({}, {1: "one", "FLASKTHREADS_AUTOPATCH_SHARE": True}, {}).share  # type: ignore[dict-item]
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

@@ -689,6 +689,18 @@ def fails() -> None:
     raise ValueError(g.entry)
 
 
+@pytest.mark.skipif(not fc.REUSES_APP_CONTEXT, reason="Flask 3.2 has no request context to pop")
+def test_h16_a_lent_request_that_the_task_popped_itself(installed: Flask) -> None:
+    def task() -> str:
+        flask.globals.request_ctx.pop()
+        return "popped"
+
+    with installed.test_request_context(), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(task).result(30) == "popped"
+        with suppress_inheritance():
+            assert not pool.submit(flask.has_app_context).result(30)
+
+
 def test_a_kept_exception_of_a_thread_holds_nothing(installed: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[BaseException | None] = []
     monkeypatch.setattr(threading, "excepthook", lambda args: kept.append(args.exc_value))

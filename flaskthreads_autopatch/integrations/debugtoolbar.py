@@ -102,7 +102,7 @@ class ThreadsPanel(DebugPanel):
     def content(self) -> str:
         """The waterfall."""
         span = max(self._seconds, 1e-6)
-        return self.jinja_env.from_string(_TEMPLATE).render(rows=self._rows, span=span)
+        return str(self.jinja_env.from_string(_TEMPLATE).render(rows=self._rows, span=span))
 
 
 def _begin(sender: Flask, replay: Replay) -> None:
