@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import sys
 import threading
 import types
@@ -208,6 +209,8 @@ def run_with_pytest(suite: Distributed, column: str, only: set[str], say: Say) -
 
 def main() -> None:
     faulthandler.enable()  # so that a run which hangs, and is then aborted, says where
+    # A shell that puts a command in the background has it ignore SIGINT, which some of the tests send to themselves.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     order = json.loads(sys.argv[1])
     suite = next(suite for suite in SUITES if suite.name == order["suite"])
     sys.path.remove(str(Path(__file__).parents[2]))
