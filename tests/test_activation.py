@@ -297,19 +297,22 @@ def test_an_older_python_reports_its_own_sitecustomize_that_fails(interpreter, t
     assert start(STARTUP_FOLDER, tmp_path) == start(tmp_path)
 
 
-def test_in_a_subinterpreter(tmp_path):
-    inside = f"{IS_ON.replace('print', 'on = ')}; open({str(tmp_path / 'out')!r}, 'w').write(str(on))"
-    code = f"""
+IN_A_SUBINTERPRETER = """
 try:
     import _interpreters
 except ImportError:
     import _xxsubinterpreters as _interpreters
 interpreter = _interpreters.create()
-_interpreters.run_string(interpreter, {inside!r})
+_interpreters.run_string(interpreter, {code!r})
 _interpreters.destroy(interpreter)
-{IS_ON}
 """
-    done = python(code, **ON)
+
+
+def test_in_a_subinterpreter(tmp_path):
+    if python(IN_A_SUBINTERPRETER.format(code="import flask")).returncode < 0:
+        pytest.skip("this Python, as 3.12.1, aborts when flask is imported in a subinterpreter, without this package")
+    inside = f"{IS_ON.replace('print', 'on = ')}; open({str(tmp_path / 'out')!r}, 'w').write(str(on))"
+    done = python(f"{IN_A_SUBINTERPRETER.format(code=inside)}{IS_ON}", **ON)
     assert done.stdout == "True\n"
     assert (tmp_path / "out").read_text() == "True"
     assert "flaskthreads_autopatch" not in done.stderr
