@@ -44,12 +44,14 @@ def end(ctx: AppContext, error: BaseException | None) -> None:
     if (late := overdue.pop(ctx, None)) is not None:
         say_ended(late)
     if released_receivers:
+        # First: what is read later is longer, and nothing outlives its parent by more than it ran.
+        outlived = parents.seconds_over(entry[2].parent)
         _send(
             context_released,
             ctx.app,
             replay=describe(entry, threading.current_thread().name),
             error=None if error is None else f"{type(error).__module__}:{type(error).__qualname__}",
-            outlived=parents.seconds_over(entry[2].parent),
+            outlived=outlived,
         )
 
 
