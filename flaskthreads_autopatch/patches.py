@@ -150,9 +150,12 @@ def _submit(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kw
 
 def _add_done_callback(policy_for: PolicyFor, wrapped: Wrapped, future: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
     ctx = active()
-    if ctx is None or len(args) != 1 or kwargs or (snapshot := _snapshot_for(policy_for, ctx, args[0])) is None:
+    fn = args[0] if args else kwargs.get("fn")
+    if ctx is None or fn is None or len(args) + len(kwargs) != 1:
         return wrapped(*args, **kwargs)
-    callback = bind_callback(args[0], snapshot)
+    if (snapshot := _snapshot_for(policy_for, ctx, fn)) is None:
+        return wrapped(*args, **kwargs)
+    callback = bind_callback(fn, snapshot)
     try:
         return wrapped(callback)
     finally:

@@ -418,9 +418,12 @@ def test_h21_a_callback_gets_the_context_of_whoever_added_it(installed: Flask) -
         with installed.app_context():
             g.user = "bob"
             future.add_done_callback(seen.note)
+            future.add_done_callback(fn=seen.note)
+            with pytest.raises(TypeError):
+                future.add_done_callback(callback=seen.note)  # type: ignore[call-arg]
         future.add_done_callback(seen.note)
         go_on.set()
-    assert seen == ["bob", "no context"]
+    assert seen == ["bob", "bob", "no context"]
 
 
 def test_h21_a_callback_of_a_finished_future_runs_in_the_adders_own_context(installed: Flask) -> None:
