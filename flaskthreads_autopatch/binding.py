@@ -228,7 +228,10 @@ def bind_run(thread: threading.Thread, bound: BoundRun) -> Callable[[], None]:
 
 def _run_of_class(thread: threading.Thread) -> Callable[[], object]:
     """``thread.run``, as if its ``__dict__`` had none: a class may have a static method there, or a mock."""
-    run = next(vars(base)["run"] for base in type(thread).__mro__ if "run" in vars(base))
+    for base in type(thread).__mro__:
+        if "run" in base.__dict__:
+            break
+    run = base.__dict__["run"]
     return t.cast("Callable[[], object]", run.__get__(thread, type(thread)) if hasattr(type(run), "__get__") else run)
 
 

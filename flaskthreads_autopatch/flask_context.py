@@ -75,9 +75,8 @@ def in_transition(ctx: t.Any) -> Iterator[None]:
         ctx._flaskthreads_autopatch = True
 
 
-def has_foreign_request() -> bool:
-    """Whether a request context is active that an app context entered now would not cover (Flask < 3.2)."""
-    return _cv_request.get(None) is not None
+foreign_request: t.Callable[[], object] = functools.partial(_cv_request.get, None)
+"""The request context that an app context entered now would not cover, or None (always, from Flask 3.2 on)."""
 
 
 def without_flask() -> contextvars.Context:
@@ -196,14 +195,14 @@ if _HAS_REQUEST_CONTEXT:
             own_teardown = type(app) is not Flask and _owner_of_teardown(type(app)) is not Flask
             if app.teardown_appcontext_funcs or own_teardown or getattr(appcontext_tearing_down, "receivers", None):
                 _tear_down(app, own_teardown, exc, fn)
+                if _cv_app.get(None) is not ctx:
+                    _cv_app.set(ctx)  # the same, by a teardown handler
         finally:
             if len(tokens) > 1:
                 del tokens[1:]  # the task has pushed this very context again
             # With a second entry in the list, pop() takes this for a nested push and leaves the teardown, which has
             # run, alone.
             tokens.insert(0, None)
-            if _cv_app.get(None) is not ctx:
-                _cv_app.set(ctx)  # the same, by a teardown handler
             try:
                 ctx.pop(exc)
             except Exception:

@@ -174,7 +174,7 @@ def alone(fn: Callable[..., R], *args: t.Any) -> R:
 
     A worker that was forked in the middle of a request has that request's context variables, for ever.
     """
-    if flask_context.active() is None and not flask_context.has_foreign_request() and not is_suppressed():
+    if flask_context.active() is None and flask_context.foreign_request() is None and not is_suppressed():
         return fn(*args)
     context: contextvars.Context = clean_context()
     return context.run(fn, *args)

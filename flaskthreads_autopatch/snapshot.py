@@ -34,6 +34,7 @@ from flask.ctx import AppContext
 
 from . import flask_context, parents, signals
 from .catalogue import PLAIN_TYPES, THREAD_BOUND_NAMES
+from .flask_context import foreign_request
 from .policy import Policy
 from .register import Kind, replays
 from .signals import inherited_receivers, released_receivers
@@ -136,7 +137,7 @@ class Snapshot:
         token = error = own_g = None
         entries = self._entries
         try:
-            if not bare and (self._context is not None or flask_context.has_foreign_request()):
+            if not bare and (self._context is not None or foreign_request() is not None):
                 return self._own_context().run(self.replay, fn, args, kwargs, kind, shown, True)
             ctx, token = flask_context.enter(self.app, self.lent, fn)
             own_g = ctx.g
@@ -145,7 +146,11 @@ class Snapshot:
                 if self._shared_g is not None:
                     ctx.g = self._shared_g
                 elif entries is not None:
-                    entries = _fill(own_g.__dict__, entries)
+                    target = own_g.__dict__
+                    if target or entries[2]:
+                        entries = _fill(target, entries)
+                    else:
+                        target.update(entries[0])
                 if inherited_receivers:
                     signals.begin(ctx)
                 return fn(*args, **kwargs)
