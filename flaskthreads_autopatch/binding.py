@@ -33,7 +33,7 @@ class BoundCallable(_Proxy):
                 return self.__wrapped__(*args, **kwargs)
             return snapshot.replay(self.__wrapped__, args, kwargs)
         finally:
-            # See Snapshot.run: a kept exception keeps this frame.
+            # See Snapshot.replay: a kept exception keeps this frame.
             del self, args, kwargs, snapshot
 
 

@@ -17,7 +17,7 @@ import functools
 import inspect
 import threading
 import typing as t
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import flask.globals
@@ -103,6 +103,10 @@ def active_request(ctx: AppContext) -> t.Any:
 
 # blinker runs async receivers through this keyword since 1.6; an earlier one would hand it to the receivers.
 _takes_async_wrapper = "_async_wrapper" in inspect.signature(appcontext_tearing_down.send).parameters
+
+
+# Without blinker, which Flask 2.2 does not require, a signal has no receivers at all.
+_tearing_down_receivers: Mapping[t.Any, t.Any] = getattr(appcontext_tearing_down, "receivers", {})
 
 
 def send(signal: t.Any, app: Flask, **values: t.Any) -> None:
@@ -193,7 +197,7 @@ if _HAS_REQUEST_CONTEXT:
         app: Flask = ctx.app
         try:
             own_teardown = type(app) is not Flask and _owner_of_teardown(type(app)) is not Flask
-            if app.teardown_appcontext_funcs or own_teardown or getattr(appcontext_tearing_down, "receivers", None):
+            if app.teardown_appcontext_funcs or own_teardown or _tearing_down_receivers:
                 _tear_down(app, own_teardown, exc, fn)
                 if _cv_app.get(None) is not ctx:
                     _cv_app.set(ctx)  # the same, by a teardown handler
@@ -234,8 +238,7 @@ if _HAS_REQUEST_CONTEXT:
         app.ensure_sync(func)(exc)
 
     def _send_tearing_down(app: Flask, exc: BaseException | None) -> None:
-        # Without blinker, which Flask 2.2 does not require, a signal has no receivers at all.
-        if getattr(appcontext_tearing_down, "receivers", None):
+        if _tearing_down_receivers:
             send(appcontext_tearing_down, app, exc=exc)
 
     def _unwind_requests() -> None:

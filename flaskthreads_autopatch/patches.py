@@ -150,8 +150,7 @@ def _submit(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kw
 
 def _add_done_callback(policy_for: PolicyFor, wrapped: Wrapped, future: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
     ctx = active()
-    fn = args[0] if args else kwargs.get("fn")
-    if ctx is None or fn is None or len(args) + len(kwargs) != 1:
+    if ctx is None or len(args) + len(kwargs) != 1 or (fn := args[0] if args else kwargs.get("fn")) is None:
         return wrapped(*args, **kwargs)
     if (snapshot := _snapshot_for(policy_for, ctx, fn)) is None:
         return wrapped(*args, **kwargs)
@@ -172,15 +171,18 @@ def _pool_call(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args,
 
 def _pool_call_async(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
     if (ctx := active()) is not None:
-        args, kwargs = _func_first(args, kwargs)
-        # The callbacks come fourth and fifth in each of these methods.
-        fns = [*args[:1], *(args[i] if i < len(args) else kwargs.get(name) for i, name in _CALLBACKS)]
-        snapshots = [None if fn is None else _snapshot_for(policy_for, ctx, fn) for fn in fns]
-        if args and any(snapshots):
-            func, *ends = bind_with_ends(fns, snapshots)
-            args = (func, *args[1:3], *args[5:])
-            kwargs = kwargs | {name: end for (_, name), end in zip(_CALLBACKS, ends, strict=True)}
+        args, kwargs = _with_snapshots(policy_for, ctx, *_func_first(args, kwargs))
     return wrapped(*args, **kwargs)
+
+
+def _with_snapshots(policy_for: PolicyFor, ctx: AppContext, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+    # The callbacks come fourth and fifth in each of these methods.
+    fns = [*args[:1], *(args[i] if i < len(args) else kwargs.get(name) for i, name in _CALLBACKS)]
+    snapshots = [None if fn is None else _snapshot_for(policy_for, ctx, fn) for fn in fns]
+    if not args or not any(snapshots):
+        return args, kwargs
+    func, *ends = bind_with_ends(fns, snapshots)
+    return (func, *args[1:3], *args[5:]), kwargs | {name: end for (_, name), end in zip(_CALLBACKS, ends, strict=True)}
 
 
 _CALLBACKS = ((3, "callback"), (4, "error_callback"))

@@ -4,7 +4,7 @@
 `Snapshot`: the app, the inherited entries of ``g``, the lent request and session. A snapshot is immutable and can be
 replayed any number of times, from many threads at once.
 
-`Snapshot.run` replays it around one callable, in the thread that calls it:
+`Snapshot.replay` replays it around one callable, in the thread that calls it:
 
 1. a new app context of the app is pushed; receivers of ``appcontext_pushed`` run;
 2. the child's own ``g`` is filled, the request and session are lent;
@@ -108,18 +108,6 @@ class Snapshot:
             return tuple(self._shared_g.__dict__.copy())
         return () if self._entries is None else (*self._entries[0], *self._entries[2])
 
-    def run(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return or raise what ``fn(*args, **kwargs)`` does, called in a new app context filled from this snapshot.
-
-        What a teardown handler or a signal receiver raises at the end is logged on ``app.logger``; what a receiver of
-        ``appcontext_pushed`` raises is raised here before *fn* is called, as it is in ``with app.app_context()``.
-        """
-        try:
-            return self.replay(fn, args, kwargs)
-        finally:
-            # The traceback of an exception that is kept, as a future keeps it, keeps this frame and its variables.
-            del self, fn, args, kwargs
-
     def replay(
         self,
         fn: Callable[..., R],
@@ -129,9 +117,13 @@ class Snapshot:
         shown: object = None,
         bare: bool = False,
     ) -> R:
-        """The same as `run`. *bare*: the context variables here are made for this replay.
+        """Return or raise what ``fn(*args, **kwargs)`` does, called in a new app context filled from this snapshot.
+
+        What a teardown handler or a signal receiver raises at the end is logged on ``app.logger``; what a receiver of
+        ``appcontext_pushed`` raises is raised here before *fn* is called, as it is in ``with app.app_context()``.
 
         *kind*, and *shown* in the place of *fn* unless it is None, stand in the register of the replays going on.
+        *bare*: the context variables here are made for this replay.
         """
         ctx: t.Any = None
         token = error = own_g = None
@@ -169,6 +161,7 @@ class Snapshot:
                     else:
                         del replays[ctx]
         finally:
+            # The traceback of an exception that is kept, as a future keeps it, keeps this frame and its variables.
             del self, fn, args, kwargs, shown, ctx, token, error, own_g, entries
 
     def _own_context(self) -> contextvars.Context:

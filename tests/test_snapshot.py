@@ -812,7 +812,7 @@ def test_a_snapshot_is_replayed_any_number_of_times_at_once(installed: Flask, co
         g.user = "alice"
         snapshot = snapshot_here(contextvars=contextvars)
     with ThreadPoolExecutor(8) as pool:
-        futures = [pool.submit(snapshot.run, work) for _ in range(8)]
+        futures = [pool.submit(snapshot.replay, work, (), {}) for _ in range(8)]
         assert {future.result(30) for future in futures} == {"alice /path"}
 
 
@@ -831,7 +831,7 @@ def test_a_replay_inside_somebody_elses_request_does_not_show_it(installed: Flas
         g.user = "bob"
         installed.teardown_appcontext(note)
         with appcontext_pushed.connected_to(note, installed), appcontext_tearing_down.connected_to(note, installed):
-            user, path = snapshot.run(lambda: (g.user, request.path if flask.has_request_context() else None))
+            user, path = snapshot.replay(lambda: (g.user, request.path if flask.has_request_context() else None), (), {})
         assert (user, path) == ("alice", "/alices" if lent else None)
         assert seen == []
         assert (g.user, request.path) == ("bob", "/bobs")
@@ -843,7 +843,7 @@ def test_a_teardown_inside_somebody_elses_request_does_not_see_it(installed: Fla
         snapshot = snapshot_here()
     with installed.test_request_context("/bobs"):
         installed.teardown_appcontext(lambda exc: seen.append(flask.has_request_context() and request.path))
-        assert snapshot.run(lambda: request.path) == "/alices"
+        assert snapshot.replay(lambda: request.path, (), {}) == "/alices"
         assert seen == [False]
         assert request.path == "/bobs"
 

@@ -39,7 +39,7 @@ def task() -> None:
 def _capture_and_replay() -> None:
     snapshot = capture(_active(), POLICY)
     assert snapshot is not None
-    IN_A_WORKER(snapshot.run, task)
+    IN_A_WORKER(snapshot.replay, task, (), {})
 
 
 def _active() -> t.Any:
