@@ -141,7 +141,8 @@ def _bound(kind: type[Bound], fn: Callable[..., t.Any], snapshot: Snapshot | Non
     return bound
 
 
-_KEY = "_flaskthreads_autopatch"
+KEY = "_flaskthreads_autopatch"
+"""In the ``__dict__`` of a thread that has not run yet: what it keeps."""
 
 
 def target_of(thread: threading.Thread) -> t.Any:
@@ -185,20 +186,20 @@ class BoundRun:
 
     def _remove_from(self, thread: threading.Thread) -> None:
         state = thread.__dict__
-        if state.get(_KEY) is self:
-            del state[_KEY]
+        if state.get(KEY) is self:
+            del state[KEY]
         if _is_method_of(state.get("run"), self):
             _put(state, "run", self.covered)
 
 
 def keep(thread: threading.Thread, bound: BoundRun) -> None:
     """Have *thread* keep *bound* until it is started: not yet as its ``run``, which would refer to the thread."""
-    thread.__dict__[_KEY] = bound
+    thread.__dict__[KEY] = bound
 
 
 def kept(thread: threading.Thread) -> BoundRun | None:
     """What a thread that has not run yet keeps, or has as its ``run``."""
-    return thread.__dict__.get(_KEY)
+    return thread.__dict__.get(KEY)
 
 
 def bind_run(thread: threading.Thread, bound: BoundRun) -> Callable[[], None]:
@@ -215,12 +216,12 @@ def bind_run(thread: threading.Thread, bound: BoundRun) -> Callable[[], None]:
     if not _is_method_of(run, bound):
         bound.covered = before.covered if before is not None and _is_method_of(run, before) else run
         state["run"] = MethodType(bound, thread)
-    state[_KEY] = bound
+    state[KEY] = bound
 
     def undo() -> None:
         if before is not None and before is not bound:
             before.snapshot = old_snapshot
-        _put(state, _KEY, before)
+        _put(state, KEY, before)
         _put(state, "run", run)
 
     return undo

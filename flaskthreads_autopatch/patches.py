@@ -17,6 +17,7 @@ from flask.ctx import AppContext
 
 from . import flask_context
 from .binding import (
+    KEY,
     BoundCallable,
     BoundRun,
     bind,
@@ -111,7 +112,10 @@ _BASES = len(threading.Thread.__mro__)
 
 
 def _start(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, args: Args, kwargs: Kwargs) -> t.Any:
-    ctx, bound = active(), kept(thread)
+    ctx = active()
+    if ctx is None and KEY not in thread.__dict__:  # what kept() asks, 60 ns less
+        return wrapped(*args, **kwargs)
+    bound = kept(thread)
     policy = None if ctx is None else policy_for(ctx.app)
     if bound is None and policy is None:
         return wrapped(*args, **kwargs)

@@ -33,7 +33,7 @@ class PolicyError(ValueError):
         self.source = source
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Policy:
     """The settings for one app, or for the process.
 
@@ -56,7 +56,7 @@ class Policy:
     warn_after: float | None = None
     """Warn of what still runs so many seconds after its parent's context has ended."""
 
-    _sources: t.ClassVar[Mapping[str, str]] = {}
+    _sources: Mapping[str, str] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in OPTIONS:
@@ -168,7 +168,7 @@ def _number(value: t.Any, source: str) -> float | None:
     return number if number > 0 and math.isfinite(number) else None
 
 
-OPTIONS: dict[str, t.Any] = {field.name: field.default for field in dataclasses.fields(Policy)}
+OPTIONS: dict[str, t.Any] = {field.name: field.default for field in dataclasses.fields(Policy) if field.init}
 """The defaults, by name."""
 
 # By the id of a class: this is asked for each entry of g, and costs 30 ns, in a WeakKeyDictionary 250. The class is not
