@@ -413,6 +413,18 @@ def test_a_body_that_cannot_be_preloaded_is_said_and_the_thread_runs(
     assert "preload: reading the body" in caplog.text
 
 
+@pytest.mark.parametrize("preload", [False, True])
+def test_the_body_is_left_unread_without_preload(app: Flask, preload: bool) -> None:
+    install(app, preload=preload)
+
+    @app.post("/")
+    def view() -> str:
+        in_thread(lambda: None)
+        return request.stream.read().decode()
+
+    assert app.test_client().post("/", data=b"a stream").text == ("" if preload else "a stream")
+
+
 # 3.5 Teardown runs in the child, on what the child opened
 
 
