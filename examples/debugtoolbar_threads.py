@@ -26,8 +26,9 @@ def fetch(number):
     return number
 
 
-def clean_up(gate):
-    gate.wait(2)
+def clean_up(begun):
+    begun.set()
+    time.sleep(2)
 
 
 def create_app():
@@ -44,7 +45,9 @@ def create_app():
         g.user, g.password = "alice", "s3cret"
         results = [pool.submit(fetch, n) for n in range(number)]
         failed = sum(result.exception() is not None for result in results)
-        threading.Thread(target=clean_up, args=[threading.Event()], name="left behind", daemon=True).start()
+        begun = threading.Event()
+        threading.Thread(target=clean_up, args=[begun], name="left behind", daemon=True).start()
+        begun.wait()  # the panel shows what has begun when the response is made
         return PAGE.format(f"{number} tasks, {failed} failed")
 
     return app

@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 LEGACY = Path(__file__).parent / "legacy"
 EXAMPLE = ROOT / "sitecustomize_example"
-PATIENCE = 60
+PATIENCE = 120
 """Seconds after which a process is taken to hang."""
 
 _SWITCHES = re.compile("FLASK|PYTHON|AUTOWRAPT|OTEL_|DD_")

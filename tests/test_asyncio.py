@@ -19,13 +19,15 @@ from flaskthreads_autopatch import flask_context
 @pytest.fixture
 def contexts(installed: Flask) -> list[int]:
     """How many app contexts were pushed and torn down."""
-    counts = [0, 0]
+    counts, lock = [0, 0], threading.Lock()
 
     def pushed(sender: Flask, **extra: t.Any) -> None:
-        counts[0] += 1
+        with lock:
+            counts[0] += 1
 
     def torn_down(sender: Flask, **extra: t.Any) -> None:
-        counts[1] += 1
+        with lock:
+            counts[1] += 1
 
     appcontext_pushed.connect(pushed, installed, weak=False)
     appcontext_tearing_down.connect(torn_down, installed, weak=False)

@@ -54,7 +54,10 @@ _open: dict[tuple[int, float], Row] = {}
 
 
 class ThreadsPanel(DebugPanel):
-    """The threads, tasks and callbacks of the request."""
+    """The threads, tasks and callbacks of the request that have begun when its response is made.
+
+    What has not begun by then, such as a task that waits for a free worker, is not on the page.
+    """
 
     name = "Threads"
     has_content = True

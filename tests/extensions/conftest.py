@@ -44,6 +44,7 @@ class Counts:
 
     def __init__(self) -> None:
         self.pushed = self.torn_down = self.inherited = 0
+        self.lock = threading.Lock()
 
 
 @pytest.fixture
@@ -52,11 +53,14 @@ def counts(app: Flask) -> Iterator[Counts]:
     counts = Counts()
 
     def pushed(sender: Flask, **extra: t.Any) -> None:
-        counts.pushed += 1
+        with counts.lock:
+            counts.pushed += 1
 
     def torn_down(sender: Flask, **extra: t.Any) -> None:
-        counts.torn_down += 1
-        counts.inherited += autopatch.is_inherited()
+        # The old number is read before is_inherited() is called: another thread may come in between.
+        with counts.lock:
+            counts.torn_down += 1
+            counts.inherited += autopatch.is_inherited()
 
     with appcontext_pushed.connected_to(pushed, app), appcontext_tearing_down.connected_to(torn_down, app):
         yield counts

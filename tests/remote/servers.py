@@ -34,7 +34,7 @@ def program(command: list[object], log: Path, **environ: str) -> Iterator[subpro
     finally:
         process.terminate()
         try:
-            process.wait(30)
+            process.wait(120)
         finally:
             process.kill()
 

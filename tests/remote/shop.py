@@ -150,7 +150,11 @@ def loaded_id() -> tuple[int, int]:
     return os.getpid(), id(t.cast(t.Any, current_app)._get_current_object())
 
 
-def end_process() -> None:
+def end_process(told: str | None = None) -> None:
+    """Ends at once, or when somebody writes to the named pipe *told*."""
+    if told is not None:
+        with open(told) as pipe:
+            pipe.read()
     os._exit(9)
 
 

@@ -44,7 +44,7 @@ def create_app() -> Flask:
     app.secret_key = "served"
     app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite:///" + os.environ["SERVED_DATABASE"]
     # Enough for all threads at once: nobody ever waits for one, unless connections leak.
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"pool_size": 60, "max_overflow": 0, "pool_timeout": 5}
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"pool_size": 60, "max_overflow": 0, "pool_timeout": 60}
     flaskthreads_autopatch.install(app)
     db.init_app(app)
     with app.app_context():
