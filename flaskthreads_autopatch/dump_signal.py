@@ -45,9 +45,13 @@ def install() -> None:
         say(f"{shown}: the library is switched on outside of the main thread. No table is written on a signal.")
     else:
         try:
-            _handlers.append(_Handler(number))
+            handler = _Handler(number)
         except (OSError, ValueError) as error:
             say(f"{shown}: a handler cannot be set: {error}. No table is written on a signal.")
+        else:
+            for below in _handlers:
+                below.active = False  # whoever lies between calls it
+            _handlers.append(handler)
 
 
 def uninstall() -> None:
