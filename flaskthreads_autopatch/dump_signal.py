@@ -69,4 +69,4 @@ def uninstall() -> None:
 def _write(text: str) -> None:
     # Not to sys.stderr: the signal may have come while somebody was writing there.
     with suppress(OSError):  # it is closed, and there is no other place to say so
-        os.write(2, text.encode(errors="backslashreplace"))
+        os.write(2, text.encode())

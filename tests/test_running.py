@@ -25,7 +25,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from flask import Flask, g, request
+from flask import Flask, appcontext_tearing_down, g, request
 
 import flaskthreads_autopatch
 from flaskthreads_autopatch import (
@@ -470,6 +470,80 @@ def test_h11_what_a_receiver_starts_does_not_inherit(installed: Flask) -> None:
     assert seen == [False]
 
 
+# The parent's end ---------------------------------------------------------------------------------
+
+
+class Quiet(Flask):
+    """Its own teardown sends no signal."""
+
+    def do_teardown_appcontext(self, *args: object) -> None:  # type: ignore[override]
+        pass
+
+
+@needs_blinker
+def test_the_end_is_noted_once_and_the_contexts_death_is_none(app: Flask) -> None:
+    with app.app_context() as ctx:
+        parent = parents.watched(ctx)
+        assert parents.watched(ctx) is parent
+        assert (parent.ended, parents.seconds_over(parent)) == (None, None)
+    ended = parent.ended
+    assert ended is not None
+    del ctx
+    gc.collect()
+    assert (parent(), parent.ended) == (None, ended)
+    parents.watch_no_more()
+
+
+def test_where_no_signal_is_sent_the_death_is_the_end() -> None:
+    with Quiet("tests").app_context() as ctx:
+        parent = parents.watched(ctx)
+    assert parent.ended is None
+    del ctx
+    gc.collect()
+    assert parent() is None and parent.ended is not None
+    parents.watch_no_more()
+
+
+def test_where_no_signal_is_sent_a_living_context_is_over_since_somebody_asked(
+    gate: Gate, heard: Warnings, no_watcher: None
+) -> None:
+    app = Quiet("tests")
+    flaskthreads_autopatch.install(app, warn_after=0.01)
+    with app.app_context() as ctx:
+        thread = start(gate)
+        assert gate.entered.wait(LIMIT)
+    assert "still runs" in heard.get(timeout=LIMIT).getMessage()
+    gate.opened.set()
+    thread.join(LIMIT)
+    assert "has ended" in heard.get(timeout=LIMIT).getMessage()
+    del ctx
+
+
+@needs_blinker
+def test_outlived_is_zero_where_nobody_listened_when_it_was_captured(installed: Flask) -> None:
+    seen: list[float | None] = []
+    with installed.app_context():
+        replay = copy_current_app_context(int)
+
+    def on_end(sender: Flask, replay: Replay, error: str | None, outlived: float | None) -> None:
+        seen.append(outlived)
+
+    with context_released.connected_to(on_end):
+        replay()
+    assert seen == [0.0]
+
+
+@needs_blinker
+def test_after_disable_nobody_notes_the_end_of_a_context(app: Flask, no_watcher: None) -> None:
+    before = len(appcontext_tearing_down.receivers)
+    flaskthreads_autopatch.install(app, warn_after=60)
+    with app.app_context():
+        copy_current_app_context(int)
+    assert len(appcontext_tearing_down.receivers) == before + 1
+    flaskthreads_autopatch.disable()
+    assert len(appcontext_tearing_down.receivers) == before
+
+
 # warn_after ---------------------------------------------------------------------------------------
 
 
@@ -843,13 +917,13 @@ def test_dump_writes_a_table(installed: Flask, gate: Gate) -> None:
 
 def test_dump_keeps_each_row_on_a_line(installed: Flask, gate: Gate) -> None:
     with installed.app_context():
-        thread = start(gate, "a\nb")
+        thread = start(gate, "a\nb\udcff")
         assert gate.entered.wait(LIMIT)
         flaskthreads_autopatch.dump(out := io.StringIO())
         gate.opened.set()
         thread.join(LIMIT)
     *_, row = out.getvalue().splitlines()
-    assert row.split()[:5] == ["thread", r"'a\nb'", f"{__name__}:Gate", "tests", "-"]
+    assert row.split()[:5] == ["thread", r"'a\nb\udcff'", f"{__name__}:Gate", "tests", "-"]
 
 
 def test_dump_writes_nothing_where_there_is_no_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -970,6 +1044,33 @@ def test_a_wrong_signal_is_one_line_on_stderr(
     assert flaskthreads_autopatch.is_enabled()
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith(f"flaskthreads_autopatch: FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL={name!r} (environment): ")
+
+
+def test_the_table_is_written_past_sys_stderr(
+    app: Flask, usr1: list[int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # The signal may come while somebody is writing there, who must not be entered twice.
+    flaskthreads_autopatch.install(app)
+    monkeypatch.setattr(sys, "stderr", None)
+    signal.raise_signal(signal.SIGUSR1)
+    assert capfd.readouterr().err == f"flaskthreads_autopatch: 0 replays in process {os.getpid()}\n"
+
+
+@pytest.mark.python314
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="concurrent.interpreters is new in Python 3.14")
+def test_in_a_subinterpreter_no_handler_is_set() -> None:
+    code = """
+import concurrent.interpreters
+concurrent.interpreters.create().exec('''
+from flask import Flask
+import flaskthreads_autopatch
+flaskthreads_autopatch.install(Flask("inside"))
+print(flaskthreads_autopatch.is_enabled())
+''')
+"""
+    result = processes.run(sys.executable, "-c", code, FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL="USR1")
+    assert result.stdout == "True\n", result.stderr
+    assert "a handler cannot be set: signal only works in main thread" in result.stderr
 
 
 def test_outside_of_the_main_thread_no_handler_is_set(
