@@ -45,9 +45,13 @@ def install() -> None:
         say(f"{shown}: the library is switched on outside of the main thread. No table is written on a signal.")
     else:
         try:
-            _handlers.append(_Handler(number))
+            handler = _Handler(number)
         except (OSError, ValueError) as error:
             say(f"{shown}: a handler cannot be set: {error}. No table is written on a signal.")
+        else:
+            for below in _handlers:
+                below.active = False  # whoever lies between calls it
+            _handlers.append(handler)
 
 
 def uninstall() -> None:
@@ -65,4 +69,4 @@ def uninstall() -> None:
 def _write(text: str) -> None:
     # Not to sys.stderr: the signal may have come while somebody was writing there.
     with suppress(OSError):  # it is closed, and there is no other place to say so
-        os.write(2, text.encode(errors="backslashreplace"))
+        os.write(2, text.encode())

@@ -44,7 +44,7 @@ def end(ctx: AppContext, error: BaseException | None) -> None:
     if (late := overdue.pop(ctx, None)) is not None:
         say_ended(late)
     if released_receivers:
-        # First: what is read later is longer, and nothing outlives its parent by more than it ran.
+        # First: what is read later is longer, and what began in its parent's time outlives it by less than it ran.
         outlived = parents.seconds_over(entry[2].parent)
         _send(
             context_released,

@@ -6,6 +6,7 @@ and then, and ends when no snapshot of such a policy is left.
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import os
 import threading
@@ -15,8 +16,8 @@ import weakref
 
 from flask.ctx import AppContext
 
-from . import flask_context, parents
-from .register import Replay, describe, going_on, printable, replays, request_of, thread_names
+from . import parents
+from .register import Replay, describe, going_on, replays, request_of, thread_names
 
 if t.TYPE_CHECKING:
     from .snapshot import Snapshot
@@ -40,12 +41,12 @@ def watch(snapshot: Snapshot) -> None:
     with _state.lock:
         _state.snapshots.append(weakref.ref(snapshot))
         if _state.thread is None or not _state.thread.is_alive():
-            # In there no context is active that it could inherit, nor context variables of anybody.
+            # In there no context is active that it could inherit, and no variable that a thread may keep (H15).
             try:
-                _state.thread = flask_context.without_flask().run(_start)
+                _state.thread = contextvars.Context().run(_start)
             except RuntimeError as error:  # as at the end of the process
-                _state.thread = None
-                _logger.warning("warn_after: the thread that watches could not be started: %s.", error)
+                # Its text: who keeps the record would keep the error, and by its traceback the snapshot.
+                _logger.warning("warn_after: the thread that watches could not be started: %s.", str(error))
 
 
 def say_ended(late: Overdue) -> None:
@@ -100,7 +101,7 @@ def _say(late: Overdue, what: str) -> None:
         "Thread %r %s %s, a %s of app %r, %.1f s after the end of %s.",
         replay.thread_name,
         what,
-        printable(replay.callable),
+        replay.callable,
         replay.kind,
         replay.app,
         parents.seconds_over(late.parent) or 0.0,
@@ -119,9 +120,8 @@ _state = _State()
 
 
 def _after_fork() -> None:
-    # The thread that watches is not there, and the lock may have been held by another one that is not either.
+    # It may have been held by another thread, which is not there, as the one that watches is not.
     _state.lock = threading.Lock()
-    _state.thread = None
 
 
 if hasattr(os, "register_at_fork"):

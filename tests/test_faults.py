@@ -27,7 +27,7 @@ from flask import (
 from flask.signals import Namespace
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch import AppContextThread, ThreadPoolWithAppContextExecutor, flask_context
+from flaskthreads_autopatch import AppContextThread, ThreadPoolWithAppContextExecutor, flask_context, watch
 from flaskthreads_autopatch.binding import kept
 
 from .conftest import changed
@@ -100,6 +100,26 @@ def can_start_again(no_more_threads: Refuse) -> bool:
         return False
     join(thread)
     return True
+
+
+def test_a_capture_is_not_kept_from_its_work_where_nobody_can_watch(
+    app: Flask, no_more_threads: Refuse, caplog: pytest.LogCaptureFixture
+) -> None:
+    flaskthreads_autopatch.install(app, warn_after=0.01)
+    with app.app_context():
+        g.user = "alice"
+        with no_more_threads():
+            replay = flaskthreads_autopatch.copy_current_app_context(lambda: g.user)
+        assert [record.getMessage() for record in caplog.records] == [
+            "warn_after: the thread that watches could not be started: can't start new thread."
+        ]
+        # The next one has it started.
+        flaskthreads_autopatch.copy_current_app_context(int)
+        watcher = watch._state.thread
+        assert watcher is not None
+    assert replay() == "alice"
+    del replay
+    join(watcher)
 
 
 @pytest.mark.parametrize("made_inside", [True, False])

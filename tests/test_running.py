@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import _thread
 import contextvars
 import dataclasses
+import functools
 import gc
 import io
+import itertools
 import logging
 import logging.handlers
 import os
+import pickle
 import queue
 import signal
 import sys
 import threading
+import time
+import types
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
-from flask import Flask, g, request
+from flask import Flask, appcontext_tearing_down, g, request
 
 import flaskthreads_autopatch
 from flaskthreads_autopatch import (
@@ -29,6 +36,8 @@ from flaskthreads_autopatch import (
     context_released,
     copy_current_app_context,
     flask_context,
+    parents,
+    register,
     running,
     watch,
 )
@@ -125,6 +134,48 @@ def test_kinds_and_callables(installed: Flask) -> None:
         "callback": ("callback", f"{here}.<locals>.<lambda>"),
     }
     assert {replay.path for replay in seen.values()} == {None}
+
+
+def labelled(fn: functools.partial[object]) -> functools.partial[object]:
+    fn.label = "keeps it from being merged into another one"  # type: ignore[attr-defined]
+    return fn
+
+
+@pytest.mark.parametrize(
+    ("fn", "path"),
+    [
+        (functools.partial(start, print), f"{__name__}:start"),
+        (functools.partial(labelled(functools.partial(start)), print), f"{__name__}:start"),
+        (queue.SimpleQueue().put, "builtins:builtin_function_or_method"),  # of no module
+        (Gate(), f"{__name__}:Gate"),
+    ],
+)
+def test_how_a_callable_is_named(fn: object, path: str) -> None:
+    assert register._path(fn) == path
+
+
+def test_what_is_reported_is_plain(installed: Flask) -> None:
+    with installed.app_context():
+        found = in_thread(running)
+    assert pickle.loads(pickle.dumps(found)) == found
+    assert found[0].stayed_home == {}
+
+
+def test_the_oldest_is_first_even_if_it_came_into_the_register_last(installed: Flask) -> None:
+    gates = [Gate(), Gate()]
+    threads = []
+    with installed.app_context():
+        for gate in gates:
+            threads.append(start(gate))
+            assert gate.entered.wait(LIMIT)
+    ctx, entry = next(iter(register.replays.items()))
+    del register.replays[ctx]
+    register.replays[ctx] = entry
+    found = running()
+    for gate, thread in zip(gates, threads, strict=True):
+        gate.opened.set()
+        thread.join(LIMIT)
+    assert [replay.thread_ident for replay in found] == [thread.ident for thread in threads]
 
 
 def test_nested_replays_are_each_there(installed: Flask) -> None:
@@ -236,7 +287,10 @@ def test_ids_are_never_mixed_under_load(app: Flask) -> None:
     assert wrong == []
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+
+
+@needs_fork
 def test_a_forked_process_does_not_have_the_other_threads_replays() -> None:
     code = """
 import os, threading
@@ -245,19 +299,67 @@ import flaskthreads_autopatch
 app = Flask("forks")
 flaskthreads_autopatch.install(app)
 entered, opened = threading.Event(), threading.Event()
+def fork():
+    child = os.fork()
+    if not child:
+        os._exit(len(flaskthreads_autopatch.running()))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 with app.app_context():
     thread = threading.Thread(target=lambda: (entered.set(), opened.wait(60)))
     thread.start()
     entered.wait(60)
-    child = os.fork()
-    if not child:
-        os._exit(len(flaskthreads_autopatch.running()))
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(flaskthreads_autopatch.running()))
+    # Its own one is there, in the child too.
+    print(fork(), flaskthreads_autopatch.copy_current_app_context(fork)(), len(flaskthreads_autopatch.running()))
     opened.set()
     thread.join()
 """
     result = processes.run(sys.executable, "-W", "ignore", "-c", code)
-    assert result.stdout == "0 1\n", result.stderr
+    assert result.stdout == "0 1 1\n", result.stderr
+
+
+class Asked(threading.Thread):
+    """A thread that does something when it is asked for its name, and ends when it is told to."""
+
+    def __init__(self, when_asked: Callable[[], object]) -> None:
+        self.when_asked, self.told = when_asked, threading.Event()
+        super().__init__(target=self.told.wait, args=[LIMIT], daemon=True)
+
+    @property
+    def name(self) -> str:
+        self.when_asked()
+        return "asked"
+
+    @name.setter
+    def name(self, name: str) -> None:
+        raise AttributeError
+
+
+def test_a_replay_that_ends_while_names_are_looked_up_is_not_there(installed: Flask, gate: Gate) -> None:
+    # Its thread's ident may by then be somebody else's.
+    with installed.app_context():
+        thread = start(gate)
+        assert gate.entered.wait(LIMIT)
+    asked = Asked(lambda: (gate.opened.set(), thread.join(LIMIT)))
+    asked.start()
+    assert running() == []
+    asked.told.set()
+    asked.join(LIMIT)
+
+
+def test_a_thread_that_python_did_not_start_has_its_ident_for_a_name(installed: Flask, gate: Gate) -> None:
+    ended = threading.Event()
+
+    def work() -> None:
+        gate()
+
+    with installed.app_context():
+        replay = copy_current_app_context(work)
+    ident = _thread.start_new_thread(lambda: (replay(), ended.set()), ())
+    assert gate.entered.wait(LIMIT)
+    [found] = running()
+    gate.opened.set()
+    assert ended.wait(LIMIT)
+    assert found.thread_name == f"thread {ident}"
 
 
 # Signals ------------------------------------------------------------------------------------------
@@ -319,6 +421,27 @@ def test_released_says_by_how_much_the_parent_was_outlived(installed: Flask, gat
 
 
 @needs_blinker
+def test_outlived_is_read_before_the_seconds(installed: Flask, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A clock that goes a second on each time that it is read.
+    clock = itertools.count(time.monotonic() + 1000)
+    for module in (register, parents):
+        monkeypatch.setattr(module, "time", types.SimpleNamespace(monotonic=clock.__next__))
+    ended: list[tuple[float, float]] = []
+
+    def on_end(sender: Flask, replay: Replay, error: str | None, outlived: float) -> None:
+        ended.append((outlived, replay.seconds - 1000))
+
+    with context_released.connected_to(on_end):
+        with installed.app_context():
+            thread = start(gate)
+            assert gate.entered.wait(LIMIT)
+        gate.opened.set()
+        thread.join(LIMIT)
+    [(outlived, seconds)] = ended
+    assert outlived == 1 < seconds
+
+
+@needs_blinker
 @pytest.mark.parametrize("which", [context_inherited, context_released], ids=lambda which: which.name)
 def test_what_a_receiver_raises_is_logged(installed: Flask, caplog: pytest.LogCaptureFixture, which: object) -> None:
     def broken(sender: Flask, **values: object) -> None:
@@ -344,6 +467,80 @@ def test_h11_what_a_receiver_starts_does_not_inherit(installed: Flask) -> None:
     with context_inherited.connected_to(on_begin), installed.app_context():
         in_thread(int)
     assert seen == [False]
+
+
+# The parent's end ---------------------------------------------------------------------------------
+
+
+class Quiet(Flask):
+    """Its own teardown sends no signal."""
+
+    def do_teardown_appcontext(self, *args: object) -> None:  # type: ignore[override]
+        pass
+
+
+@needs_blinker
+def test_the_end_is_noted_once_and_the_contexts_death_is_none(app: Flask) -> None:
+    with app.app_context() as ctx:
+        parent = parents.watched(ctx)
+        assert parents.watched(ctx) is parent
+        assert (parent.ended, parents.seconds_over(parent)) == (None, None)
+    ended = parent.ended
+    assert ended is not None
+    del ctx
+    gc.collect()
+    assert (parent(), parent.ended) == (None, ended)
+    parents.watch_no_more()
+
+
+def test_where_no_signal_is_sent_the_death_is_the_end() -> None:
+    with Quiet("tests").app_context() as ctx:
+        parent = parents.watched(ctx)
+    assert parent.ended is None
+    del ctx
+    gc.collect()
+    assert parent() is None and parent.ended is not None
+    parents.watch_no_more()
+
+
+def test_where_no_signal_is_sent_a_living_context_is_over_since_somebody_asked(
+    gate: Gate, heard: Warnings, no_watcher: None
+) -> None:
+    app = Quiet("tests")
+    flaskthreads_autopatch.install(app, warn_after=0.01)
+    with app.app_context() as ctx:
+        thread = start(gate)
+        assert gate.entered.wait(LIMIT)
+    assert "still runs" in heard.get(timeout=LIMIT).getMessage()
+    gate.opened.set()
+    thread.join(LIMIT)
+    assert "has ended" in heard.get(timeout=LIMIT).getMessage()
+    del ctx
+
+
+@needs_blinker
+def test_outlived_is_zero_where_nobody_listened_when_it_was_captured(installed: Flask) -> None:
+    seen: list[float | None] = []
+    with installed.app_context():
+        replay = copy_current_app_context(int)
+
+    def on_end(sender: Flask, replay: Replay, error: str | None, outlived: float | None) -> None:
+        seen.append(outlived)
+
+    with context_released.connected_to(on_end):
+        replay()
+    assert seen == [0.0]
+
+
+@needs_blinker
+def test_after_disable_nobody_notes_the_end_of_a_context(app: Flask, no_watcher: None) -> None:
+    before = len(appcontext_tearing_down.receivers)
+    flaskthreads_autopatch.install(app, warn_after=60)
+    with app.app_context():
+        copy_current_app_context(int)
+    assert len(appcontext_tearing_down.receivers) == before + 1
+    flaskthreads_autopatch.disable()
+    assert len(appcontext_tearing_down.receivers) == before
 
 
 # warn_after ---------------------------------------------------------------------------------------
@@ -434,6 +631,247 @@ def test_a_thread_that_does_not_outlive_its_context_never_warns(
     assert warnings_in(caplog) == []
 
 
+def test_one_thread_watches_for_all(app: Flask, gate: Gate, no_watcher: None) -> None:
+    flaskthreads_autopatch.install(app, warn_after=60)
+    with app.app_context():
+        kept = [copy_current_app_context(int) for _ in range(2)]
+        assert [t.name for t in threading.enumerate()].count("flaskthreads_autopatch.watch") == 1
+        assert kept.pop()() == 0
+        gc.collect()
+        # Looks again until there is nothing to watch, and keeps no count of what is gone.
+        assert watch._look() == 1
+        assert len(watch._state.snapshots) == 1
+
+
+@pytest.mark.parametrize(("warn_after", "seconds"), [(0.001, 0.01), (5, 0.5), (60, 1)])
+def test_how_often_it_looks(app: Flask, no_watcher: None, warn_after: float, seconds: float) -> None:
+    flaskthreads_autopatch.install(app, warn_after=warn_after)
+    with app.app_context():
+        kept = copy_current_app_context(int)
+        assert watch._look() == seconds
+        del kept
+
+
+def test_before_its_time_there_is_no_warning(app: Flask, gate: Gate, heard: Warnings, no_watcher: None) -> None:
+    flaskthreads_autopatch.install(app, warn_after=60)
+    with app.app_context():
+        thread = start(gate)
+        assert gate.entered.wait(LIMIT)
+    watch._look()
+    gate.opened.set()
+    thread.join(LIMIT)
+    assert heard.empty()
+
+
+def test_another_apps_thread_without_the_option_is_not_warned_of(
+    app: Flask, gate: Gate, heard: Warnings, no_watcher: None
+) -> None:
+    flaskthreads_autopatch.install(app)
+    other = Flask("other")
+    flaskthreads_autopatch.install(other, warn_after=0.01)
+    with app.app_context():
+        thread = start(gate)
+        assert gate.entered.wait(LIMIT)
+    with other.app_context():
+        kept = copy_current_app_context(int)
+        watch._look()
+        del kept
+    gate.opened.set()
+    thread.join(LIMIT)
+    assert heard.empty()
+
+
+class Late(logging.Handler):
+    """Does something when it hears of what still runs."""
+
+    def __init__(self, when_heard: Callable[[], object]) -> None:
+        super().__init__()
+        self.when_heard = when_heard
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "still runs" in record.getMessage():
+            self.when_heard()
+
+
+def test_what_ends_while_it_is_warned_of_is_told_to_have_ended(
+    app: Flask, gate: Gate, heard: Warnings, no_watcher: None
+) -> None:
+    flaskthreads_autopatch.install(app, warn_after=0.01)
+    logger, handler = logging.getLogger("flaskthreads_autopatch"), Late(lambda: (gate.opened.set(), thread.join(LIMIT)))
+    logger.addHandler(handler)
+    try:
+        with app.app_context():
+            thread = start(gate)
+            assert gate.entered.wait(LIMIT)
+        said = [heard.get(timeout=LIMIT).getMessage() for _ in range(2)]
+    finally:
+        logger.removeHandler(handler)
+    assert [text.split()[2] for text in said] == ["still", "has"]
+    if (watcher := watch._state.thread) is not None:
+        watcher.join(LIMIT)
+    assert watch.overdue == {} and heard.empty()
+
+
+def test_what_ends_while_names_are_looked_up_is_not_warned_of(
+    app: Flask, gate: Gate, heard: Warnings, no_watcher: None
+) -> None:
+    flaskthreads_autopatch.install(app, warn_after=0.01)
+    with app.app_context():
+        thread = start(gate)
+        assert gate.entered.wait(LIMIT)
+        asked = Asked(lambda: (gate.opened.set(), thread.join(LIMIT)))
+        with flaskthreads_autopatch.suppress_inheritance():
+            asked.start()
+    thread.join(LIMIT)
+    asked.told.set()
+    asked.join(LIMIT)
+    assert heard.empty() and watch.overdue == {}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_another_thread_watches_where_a_logging_handler_has_ended_the_first(
+    app: Flask, gate: Gate, heard: Warnings, no_watcher: None
+) -> None:
+    flaskthreads_autopatch.install(app, warn_after=0.01)
+    logger, handler = logging.getLogger("flaskthreads_autopatch"), Late(lambda: 1 / 0)
+    logger.addHandler(handler)
+    try:
+        with app.app_context():
+            thread = start(gate)
+            assert gate.entered.wait(LIMIT)
+            first = watch._state.thread
+        assert first is not None
+        first.join(LIMIT)
+    finally:
+        logger.removeHandler(handler)
+    assert "still runs" in heard.get(timeout=LIMIT).getMessage()
+    with app.app_context():
+        kept = copy_current_app_context(int)
+    assert "still runs" in heard.get(timeout=LIMIT).getMessage()
+    gate.opened.set()
+    thread.join(LIMIT)
+    del kept
+    assert "has ended" in heard.get(timeout=LIMIT).getMessage()
+
+
+def test_a_parent_that_is_pushed_again_is_not_over(app: Flask, gate: Gate, heard: Warnings, no_watcher: None) -> None:
+    flaskthreads_autopatch.install(app, warn_after=0.01)
+    ctx = app.app_context()
+    with ctx:
+        thread = start(gate)
+        assert gate.entered.wait(LIMIT)
+    assert heard.get(timeout=LIMIT).getMessage().endswith(" s after the end of the app context that it inherits.")
+    with ctx:
+        gate.opened.set()
+        thread.join(LIMIT)
+        assert (
+            heard.get(timeout=LIMIT)
+            .getMessage()
+            .endswith(", a thread of app 'tests', 0.0 s after the end of the app context that it inherits.")
+        )
+
+
+@needs_blinker
+def test_where_nobody_listens_nothing_is_described(gate: Gate, heard: Warnings, no_watcher: None) -> None:
+    asked: list[str] = []
+
+    class Named(Flask):
+        name = property(lambda self: asked.append("name") or "named")  # type: ignore[assignment]
+
+    app = Named("tests")
+    flaskthreads_autopatch.install(app, warn_after=0.01)
+    with app.app_context():
+        thread = start(gate)
+        assert gate.entered.wait(LIMIT)
+    heard.get(timeout=LIMIT)
+    asked.clear()
+    gate.opened.set()
+    thread.join(LIMIT)
+    assert "of app 'named'" in heard.get(timeout=LIMIT).getMessage()
+    assert asked == []
+
+
+@pytest.mark.python314
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="threads do not inherit context variables before Python 3.14")
+def test_h15_who_watches_keeps_nobodys_context_variables() -> None:
+    code = """
+import contextvars, gc, weakref
+from flask import Flask
+import flaskthreads_autopatch
+from flaskthreads_autopatch import watch
+class Value:
+    pass
+app = Flask("variables")
+flaskthreads_autopatch.install(app, warn_after=60)
+variable = contextvars.ContextVar("variable")
+def capture():
+    value = Value()
+    variable.set(value)
+    with app.app_context():
+        return weakref.ref(value), flaskthreads_autopatch.copy_current_app_context(int)
+value, kept = contextvars.Context().run(capture)
+gc.collect()
+print(watch._state.thread.is_alive(), value())
+"""
+    result = processes.run(sys.executable, "-X", "thread_inherit_context=1", "-c", code)
+    assert result.stdout == "True None\n", result.stderr
+
+
+@needs_fork
+def test_a_forked_process_watches_for_itself() -> None:
+    code = """
+import logging, os, signal, sys, threading
+from flask import Flask
+import flaskthreads_autopatch
+from flaskthreads_autopatch import watch
+heard, warned, opened, held = [], threading.Semaphore(0), threading.Event(), threading.Event()
+class Tell(logging.Handler):
+    def emit(self, record):
+        heard.append(record.getMessage().split(", a thread")[0])
+        warned.release()
+logger = logging.getLogger("flaskthreads_autopatch")
+logger.addHandler(Tell())
+logger.propagate = False
+app = Flask("forks")
+flaskthreads_autopatch.install(app, warn_after=0.1)
+def start(name):
+    entered = threading.Event()
+    with app.app_context():
+        thread = threading.Thread(target=lambda: (entered.set(), opened.wait(60)), name=name)
+        thread.start()
+        entered.wait(60)
+    return thread
+def hold():
+    with watch._state.lock:
+        held.set()
+        opened.wait(60)
+threads = [start("parents")]
+warned.acquire()
+threads.append(threading.Thread(target=hold))
+threads[-1].start()
+held.wait(60)
+child = os.fork()
+if not child:
+    # Neither the thread that watches is here, nor the one that holds its lock, nor the one that was warned of.
+    signal.alarm(30)
+    heard.clear()
+    watch.overdue.clear()
+    thread = start("childs")
+    warned.acquire()
+    opened.set()
+    thread.join()
+    warned.acquire()
+    said = [f"Thread 'childs' {what} __main__:start.<locals>.<lambda>" for what in ("still runs", "has ended")]
+    os._exit(heard != said)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+opened.set()
+for thread in threads:
+    thread.join()
+"""
+    result = processes.run(sys.executable, "-W", "ignore", "-c", code)
+    assert result.stdout == "0\n", result.stderr
+
+
 def test_no_thread_of_ours_where_nobody_asked(installed: Flask, no_watcher: None) -> None:
     with installed.app_context():
         assert "flaskthreads_autopatch.watch" not in in_thread(lambda: [t.name for t in threading.enumerate()])
@@ -476,6 +914,22 @@ def test_dump_writes_a_table(installed: Flask, gate: Gate) -> None:
     assert [*cells[:6], cells[7]] == ["thread", "worker", f"{__name__}:Gate", "tests", "GET", r"'/a\nb'", "active"]
 
 
+def test_dump_keeps_each_row_on_a_line(installed: Flask, gate: Gate) -> None:
+    with installed.app_context():
+        thread = start(gate, "a\nb\udcff")
+        assert gate.entered.wait(LIMIT)
+        flaskthreads_autopatch.dump(out := io.StringIO())
+        gate.opened.set()
+        thread.join(LIMIT)
+    *_, row = out.getvalue().splitlines()
+    assert row.split()[:5] == ["thread", r"'a\nb\udcff'", f"{__name__}:Gate", "tests", "-"]
+
+
+def test_dump_writes_nothing_where_there_is_no_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)  # as under pythonw
+    flaskthreads_autopatch.dump()
+
+
 @pytest.fixture
 def usr1(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The numbers that a handler was called with which was there before ours."""
@@ -514,6 +968,72 @@ def test_below_somebody_elses_handler_ours_is_inert_after_disable(
     assert capfd.readouterr().err == ""
 
 
+def test_above_somebody_elses_handler_once_more_and_one_table(
+    app: Flask, usr1: list[int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    flaskthreads_autopatch.install(app)
+    ours = signal.getsignal(signal.SIGUSR1)
+    above = lambda number, frame: ours(number, frame)  # type: ignore[operator]  # noqa: E731
+    signal.signal(signal.SIGUSR1, above)
+    flaskthreads_autopatch.install(app)
+    assert signal.getsignal(signal.SIGUSR1) is not above
+    signal.raise_signal(signal.SIGUSR1)
+    assert usr1 == [signal.SIGUSR1]
+    assert capfd.readouterr().err == f"flaskthreads_autopatch: 0 replays in process {os.getpid()}\n"
+    flaskthreads_autopatch.disable()
+    assert signal.getsignal(signal.SIGUSR1) is above
+
+
+def test_disabled_in_another_thread_the_handler_only_hands_on(
+    app: Flask, usr1: list[int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    flaskthreads_autopatch.install(app)
+    in_thread(flaskthreads_autopatch.disable)
+    signal.raise_signal(signal.SIGUSR1)
+    assert usr1 == [signal.SIGUSR1]
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["sigusr1", " USR1 "])
+def test_the_signals_name_in_other_spellings(
+    app: Flask, usr1: list[int], name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL", name)
+    flaskthreads_autopatch.install(app)
+    signal.raise_signal(signal.SIGUSR1)
+    assert capfd.readouterr().err == f"flaskthreads_autopatch: 0 replays in process {os.getpid()}\n"
+
+
+def test_an_empty_name_is_none(
+    app: Flask, usr1: list[int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    old = signal.getsignal(signal.SIGUSR1)
+    monkeypatch.setenv("FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL", " ")
+    flaskthreads_autopatch.install(app)
+    assert (signal.getsignal(signal.SIGUSR1), capfd.readouterr().err) == (old, "")
+
+
+def test_a_table_that_cannot_be_written_harms_nobody(app: Flask, usr1: list[int]) -> None:
+    flaskthreads_autopatch.install(app)
+    stderr = os.dup(2)
+    os.close(2)
+    try:
+        signal.raise_signal(signal.SIGUSR1)
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+    assert usr1 == [signal.SIGUSR1]
+
+
+def test_where_nobody_was_before_nobody_is_called(
+    app: Flask, usr1: list[int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    flaskthreads_autopatch.install(app)
+    signal.raise_signal(signal.SIGUSR1)
+    assert capfd.readouterr().err == f"flaskthreads_autopatch: 0 replays in process {os.getpid()}\n"
+
+
 @pytest.mark.parametrize("name", ["USR9", "KILL", "_IGN"])
 def test_a_wrong_signal_is_one_line_on_stderr(
     app: Flask, name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -523,6 +1043,33 @@ def test_a_wrong_signal_is_one_line_on_stderr(
     assert flaskthreads_autopatch.is_enabled()
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith(f"flaskthreads_autopatch: FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL={name!r} (environment): ")
+
+
+def test_the_table_is_written_past_sys_stderr(
+    app: Flask, usr1: list[int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # The signal may come while somebody is writing there, who must not be entered twice.
+    flaskthreads_autopatch.install(app)
+    monkeypatch.setattr(sys, "stderr", None)
+    signal.raise_signal(signal.SIGUSR1)
+    assert capfd.readouterr().err == f"flaskthreads_autopatch: 0 replays in process {os.getpid()}\n"
+
+
+@pytest.mark.python314
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="concurrent.interpreters is new in Python 3.14")
+def test_in_a_subinterpreter_no_handler_is_set() -> None:
+    code = """
+import concurrent.interpreters
+concurrent.interpreters.create().exec('''
+from flask import Flask
+import flaskthreads_autopatch
+flaskthreads_autopatch.install(Flask("inside"))
+print(flaskthreads_autopatch.is_enabled())
+''')
+"""
+    result = processes.run(sys.executable, "-c", code, FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL="USR1")
+    assert result.stdout == "True\n", result.stderr
+    assert "a handler cannot be set: signal only works in main thread" in result.stderr
 
 
 def test_outside_of_the_main_thread_no_handler_is_set(
@@ -535,10 +1082,10 @@ def test_outside_of_the_main_thread_no_handler_is_set(
     assert "outside of the main thread" in capfd.readouterr().err
 
 
-def test_a_gunicorn_worker_dumps_on_a_signal(tmp_path: object) -> None:
-    (tmp_path / "waits.py").write_text(GUNICORN_APP)  # type: ignore[operator]
+def test_a_gunicorn_worker_dumps_on_a_signal(tmp_path: Path) -> None:
+    (tmp_path / "waits.py").write_text(GUNICORN_APP)
     command = (sys.executable, "-m", "gunicorn", "--workers", "1", "--bind", "127.0.0.1:0", "waits:app")
-    with processes.serving(*command, cwd=tmp_path, FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL="USR2") as site:  # type: ignore[arg-type]
+    with processes.serving(*command, cwd=tmp_path, FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL="USR2") as site:
         pid = int(site.get("/start")["pid"])
         os.kill(pid, signal.SIGUSR2)
         site.wait_for(rf"flaskthreads_autopatch: 1 replay in process {pid}$")
@@ -565,10 +1112,56 @@ def work():
     threading.Event().wait()
 
 
+@app.get("/")
+def index():
+    return {"pid": os.getpid()}
+
+
 @app.get("/start")
 def start():
     if not entered.is_set():
         threading.Thread(target=work, name="forgotten", daemon=True).start()
         entered.wait()
     return {"pid": os.getpid()}
+"""
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["load in the workers", "preload"])
+@pytest.mark.parametrize("name", ["USR1", "USR2"])
+def test_each_worker_of_gunicorn_dumps_and_does_what_it_did(
+    tmp_path: Path, name: str, preload: tuple[str, ...]
+) -> None:
+    (tmp_path / "waits.py").write_text(GUNICORN_APP)
+    (tmp_path / "hooks.py").write_text(GUNICORN_HOOKS)
+    log = tmp_path / "access.log"
+    options = ("--workers", "2", "--config", "hooks.py", "--access-logfile", str(log), *preload)
+    command = (sys.executable, "-m", "gunicorn", *options, "--bind", "127.0.0.1:0", "waits:app")
+    with processes.serving(*command, cwd=tmp_path, FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL=name) as site:
+        ready = [site.wait_for(r"ready (\d+) of (\d+)") for _ in range(2)]
+        workers, master = {int(found[1]) for found in ready}, int(ready[0][2])
+        log.rename(tmp_path / "access.log.1")
+        if name == "USR1":
+            # The master hands it to its workers, which open their logs anew.
+            os.kill(master, signal.SIGUSR1)
+        else:
+            # To the master it would mean to start another one.
+            for pid in workers:
+                os.kill(pid, signal.SIGUSR2)
+        dumped = [site.wait_for(r"flaskthreads_autopatch: 0 replays in process (\d+)$") for _ in range(2)]
+        assert {int(found[1]) for found in dumped} == workers
+        # A worker that answers has left its handler.
+        assert int(site.get("/")["pid"]) in workers
+        assert log.exists() == (name == "USR1")
+
+
+GUNICORN_HOOKS = """
+import os
+
+import flaskthreads_autopatch
+
+
+def post_worker_init(worker):
+    # A worker sets handlers of its own before it calls this, and with --preload after it has got the app.
+    flaskthreads_autopatch.install(worker.wsgi)
+    os.write(2, f"ready {worker.pid} of {worker.ppid}\\n".encode())
 """

@@ -98,6 +98,17 @@ def page(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[t.Any]:
         context.close()
 
 
+CONTRASTS = """() => {
+    const light = css => css.match(/[0-9.]+/g).slice(0, 3).map(v => v / 255)
+        .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+    const page = light(getComputedStyle(document.querySelector(".ftap")).backgroundColor);
+    return [...document.querySelectorAll(".ftap :is(p, th, td, small)")].map(e => light(getComputedStyle(e).color))
+        .map(text => (Math.max(text, page) + 0.05) / (Math.min(text, page) + 0.05));
+}"""
+"""Of each text to its background, as WCAG counts it; from 4.5 on small text is taken to be readable."""
+
+
 def open_panel(page: t.Any, url: str) -> None:
     page.goto(url)
     if not page.locator("#flDebugToolbar").is_visible():
@@ -124,9 +135,17 @@ def test_the_panel_shows_what_the_view_has_started(address: str, page: t.Any, nu
     # Each bar lies on the axis, and the one of what still runs reaches its end.
     boxes = [bar.bounding_box() for bar in panel.locator(".bar").all()]
     track = panel.locator(".track").first.bounding_box()
-    assert all(track["x"] - 1 <= box["x"] and box["width"] >= 2 for box in boxes)
+    end = track["x"] + track["width"]
+    assert all(box["width"] >= 2 for box in boxes)
+    assert all(track["x"] - 0.1 <= box["x"] and box["x"] + box["width"] <= end + 0.1 for box in boxes)
     last = panel.locator(".running .bar").bounding_box()
-    assert abs(last["x"] + last["width"] - track["x"] - track["width"]) <= 2
+    assert abs(last["x"] + last["width"] - end) <= 2
+    # Every text can be read, and lies in its cell.
+    assert min(page.evaluate(CONTRASTS)) >= 4.5
+    assert (
+        panel.evaluate("e => [...e.querySelectorAll('th, td')].filter(c => c.scrollWidth > c.clientWidth + 1).length")
+        == 0
+    )
     assert "1 running" in page.locator("#flDebugThreadsPanel").inner_text()
 
 
