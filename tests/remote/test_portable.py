@@ -258,7 +258,9 @@ class RequestWithCookie(flask.Request):
 def create_app_with_sessions(kind: str) -> Flask:
     app = shop.create_app()
     app.teardown_appcontext_funcs.clear()
-    interface = t.cast(t.Any, app.session_interface)
+    # Flask's own is one object for all apps.
+    interface: t.Any = SecureCookieSessionInterface()
+    app.session_interface = interface
     if kind == "interface":
         app.session_interface = OwnSessions()
     elif kind == "method":
