@@ -209,7 +209,7 @@ def test_what_beat_sends_gets_an_app_context(app: Flask, redis_url: str, tmp_pat
 
     command = worker_command("--beat", "--schedule", str(tmp_path / "schedule"))
     worker = program(command, tmp_path / "log", TESTS_REMOTE_BROKER=redis_url, TESTS_REMOTE_BEAT="1")
-    with worker, Redis.from_url(redis_url) as redis:
+    with worker, Redis.from_url(redis_url, socket_timeout=None) as redis:
         _, seen = t.cast(t.Any, redis.blpop(["ticks"], timeout=TIMEOUT))
     assert json.loads(seen) == {"app": "shop", "g": {}}
 
