@@ -10,14 +10,17 @@ from __future__ import annotations
 import contextvars
 import sys
 import typing as t
+import weakref
 from collections.abc import Callable
 from io import BytesIO
 
 from flask import Flask
+from flask.json.provider import DefaultJSONProvider
 
 from . import flask_context
+from .policy import Policy
 from .snapshot import R, clean_context, is_suppressed
-from .switch import policy_or_default
+from .switch import policy_for, policy_or_default
 
 _URL = (
     *("REQUEST_METHOD", "wsgi.url_scheme", "HTTP_HOST", "SERVER_NAME", "SERVER_PORT"),
@@ -55,7 +58,22 @@ def _environ_name(header: str) -> str:
     return name if name == "CONTENT_TYPE" else f"HTTP_{name}"
 
 
-def take(allowed: AllowList) -> str:
+class Settings:
+    """The policies of the apps that send. What the config and the environment say is read once for each app."""
+
+    def __init__(self) -> None:
+        # An app that has not installed: reading both costs as much as all the rest of `take`, or twice that.
+        self._read: weakref.WeakKeyDictionary[Flask, Policy] = weakref.WeakKeyDictionary()
+
+    def __call__(self, app: Flask) -> Policy:
+        """As `policy_or_default`. Raises `PolicyError`."""
+        policy = policy_for(app) or self._read.get(app)
+        if policy is None:
+            policy = self._read[app] = policy_or_default(app)
+        return policy
+
+
+def take(allowed: AllowList, settings: Callable[[Flask], Policy] = policy_or_default) -> str:
     """What *allowed* names of the context that is active here; ``""`` if there is nothing to carry.
 
     Raises `NotPortableError`. A name that is not there is no error: it is not there on the other side either.
@@ -63,7 +81,7 @@ def take(allowed: AllowList) -> str:
     ctx = flask_context.active()
     if ctx is None:
         return ""
-    policy = policy_or_default(ctx.app)
+    policy = settings(ctx.app)
     message: dict[str, t.Any] = {}
     entries = vars(ctx.g)
     if carried := {name: entries[name] for name in allowed.g if name in entries}:
@@ -81,7 +99,7 @@ def _write(app: Flask, message: dict[str, t.Any]) -> str:
     entries = message.get("g")
     try:
         text = app.json.dumps(message)
-        if entries is None or _comes_back(entries, app.json.loads(text)["g"]):
+        if entries is None or _surely_comes_back(app, entries) or _comes_back(entries, app.json.loads(text)["g"]):
             return text
     except Exception:
         if entries is None:
@@ -107,6 +125,14 @@ def _why_not_portable(app: Flask, value: object) -> str | None:
     except Exception as error:
         return f"app.json raises {type(error).__name__}: {error}"
     return f"app.json brings back {'another value' if type(back) is type(value) else _type_of(back)}"
+
+
+def _surely_comes_back(app: Flask, entries: dict[str, t.Any]) -> bool:
+    """Whether there is nothing to look at: Flask's own JSON, and values that any JSON carries."""
+    return type(app.json) is DefaultJSONProvider and _ANY_JSON.issuperset(map(type, entries.values()))
+
+
+_ANY_JSON = frozenset({str, bool, type(None)})
 
 
 def _comes_back(value: t.Any, back: t.Any) -> bool:

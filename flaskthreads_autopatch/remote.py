@@ -22,8 +22,10 @@ from types import MethodType
 from flask import Flask
 from flask.cli import ScriptInfo
 
-from .portable import AllowList, NotPortableError, alone, replay, take
+from .policy import Policy
+from .portable import AllowList, NotPortableError, Settings, alone, replay, take
 from .snapshot import P, R
+from .switch import policy_or_default
 
 __all__ = ["AppLoadError", "NotPortableError", "RemoteAppContextExecutor", "carry"]
 
@@ -51,6 +53,8 @@ class RemoteAppContextExecutor(Executor):
     given the entries of ``g`` that *g* names and, if a request is active at ``submit()`` or ``map()``, its method, its
     URL and the headers that *headers* names. Futures are the executor's own.
 
+    The settings of an app that has not installed are read once, at the first task that is sent in a context of it.
+
     ``shutdown()`` closes this executor; *executor* itself is shut down with it only if *owned* is true.
     """
 
@@ -63,7 +67,7 @@ class RemoteAppContextExecutor(Executor):
                 " get_executor(); for other APIs there is carry()."
             )
         self._executor = executor
-        self._carry = functools.partial(_carry, _import_path(app), AllowList.of(g, headers))
+        self._carry = functools.partial(_carry, _import_path(app), AllowList.of(g, headers), Settings())
         self._owned = owned
         self._lock = threading.Lock()
         self._open = True
@@ -107,11 +111,11 @@ def carry(fn: Callable[P, R], app: str, g: Iterable[str] = (), headers: Iterable
     The same as `RemoteAppContextExecutor` for one callable, for any API that pickles it: nothing but strings. Raises
     `NotPortableError`.
     """
-    return t.cast("Callable[P, R]", _carry(_import_path(app), AllowList.of(g, headers), fn))
+    return t.cast("Callable[P, R]", _carry(_import_path(app), AllowList.of(g, headers), policy_or_default, fn))
 
 
-def _carry(app: str, allowed: AllowList, fn: Callable[..., t.Any]) -> Carried:
-    return Carried(app, _path_of(fn), take(allowed))
+def _carry(app: str, allowed: AllowList, settings: Callable[[Flask], Policy], fn: Callable[..., t.Any]) -> Carried:
+    return Carried(app, _path_of(fn), take(allowed, settings))
 
 
 class Carried:

@@ -10,7 +10,7 @@ from celery import current_task
 from flask import Flask
 
 from .. import flask_context
-from ..portable import AllowList, alone, replay, take
+from ..portable import AllowList, Settings, alone, replay, take
 
 HEADER = "flaskthreads_autopatch"
 """Under this name the snapshot stands in a task message's headers."""
@@ -21,6 +21,7 @@ _ATTRIBUTE = "_flaskthreads_autopatch"
 class _Setup(t.NamedTuple):
     app: Flask
     allowed: AllowList
+    settings: Settings
 
 
 def init_celery(celery_app: t.Any, app: Flask, *, g: Iterable[str] = (), headers: Iterable[str] = ()) -> None:
@@ -33,7 +34,7 @@ def init_celery(celery_app: t.Any, app: Flask, *, g: Iterable[str] = (), headers
     context if there is one. Called again, it replaces *app* and the names.
     """
     again = _ATTRIBUTE in vars(celery_app)
-    setattr(celery_app, _ATTRIBUTE, _Setup(app, AllowList.of(g, headers)))
+    setattr(celery_app, _ATTRIBUTE, _Setup(app, AllowList.of(g, headers), Settings()))
     if again:
         return
     # The one way out that all messages of this Celery app take. Celery's signal for it does not say whose they are.
@@ -84,10 +85,15 @@ def _to_carry(celery_app: t.Any) -> str:
     ctx = flask_context.active()
     in_task = ctx is not None and flask_context.is_inherited(ctx)
     if in_task or not current_task or current_task.app is not celery_app:
-        return take(getattr(celery_app, _ATTRIBUTE).allowed)
+        return _take(celery_app)
     # Sent by Celery itself once the task is over, and its context gone: the next of a chain, a chord's body. Or a task
     # that runs in place, in the caller's context, and carries nothing itself.
-    return _carried_by(current_task.request) or take(getattr(celery_app, _ATTRIBUTE).allowed)
+    return _carried_by(current_task.request) or _take(celery_app)
+
+
+def _take(celery_app: t.Any) -> str:
+    setup: _Setup = getattr(celery_app, _ATTRIBUTE)
+    return take(setup.allowed, setup.settings)
 
 
 def _in_context(cls: type, **attributes: t.Any) -> type:

@@ -43,6 +43,20 @@ def create_celery(app: Flask, broker: str, **config: t.Any) -> Celery:
     return celery_app
 
 
+def sign(celery_app: Celery, folder: str) -> None:
+    """Have *celery_app* take nothing but signed messages; for the whole process, says Celery."""
+    celery_app.conf.update(
+        security_key=f"{folder}/key.pem",
+        security_certificate=f"{folder}/certificate.pem",
+        security_cert_store=f"{folder}/certificate.pem",
+        task_serializer="auth",
+        event_serializer="auth",
+        result_serializer="auth",
+        accept_content=["auth"],
+    )
+    celery_app.setup_security()
+
+
 class OwnBase(celery.Task):  # type: ignore[misc]
     def __call__(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
         return ["own", super().__call__(*args, **kwargs)]
@@ -104,3 +118,5 @@ def tick(self: t.Any) -> None:
 if BROKER in os.environ:
     beat = {"tick": {"task": "tick", "schedule": 1}} if "TESTS_REMOTE_BEAT" in os.environ else {}
     celery_app = create_celery(shop.create_app(), os.environ[BROKER], beat_schedule=beat)
+    if "TESTS_REMOTE_KEYS" in os.environ:
+        sign(celery_app, os.environ["TESTS_REMOTE_KEYS"])

@@ -209,7 +209,7 @@ def test_what_beat_sends_gets_an_app_context(app: Flask, redis_url: str, tmp_pat
 
     command = worker_command("--beat", "--schedule", str(tmp_path / "schedule"))
     worker = program(command, tmp_path / "log", TESTS_REMOTE_BROKER=redis_url, TESTS_REMOTE_BEAT="1")
-    with worker, Redis.from_url(redis_url) as redis:
+    with worker, Redis.from_url(redis_url, socket_timeout=None) as redis:
         _, seen = t.cast(t.Any, redis.blpop(["ticks"], timeout=TIMEOUT))
     assert json.loads(seen) == {"app": "shop", "g": {}}
 
@@ -313,3 +313,43 @@ def test_called_again_the_last_app_counts(app: Flask, tmp_path: Path) -> None:
     celery = celery_app(app, str(tmp_path), task_always_eager=True)
     init_celery(celery, Flask("second"))
     assert celery.tasks["look"].delay().get() == {"app": "second", "g": {}}
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    """A folder with a key, and the certificate for it."""
+    import datetime
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(65537, 2048)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "shop")])
+    now, day = datetime.datetime.now(datetime.timezone.utc), datetime.timedelta(days=1)
+    certificate = x509.CertificateBuilder(name, name, key.public_key(), 1, now - day, now + day).sign(
+        key, hashes.SHA256()
+    )
+    formats = serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    tmp_path.joinpath("key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, *formats))
+    tmp_path.joinpath("certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    return tmp_path
+
+
+def test_signed_messages_carry_and_the_signature_covers_the_body_alone(
+    redis_url: str, tmp_path: Path, keys: Path
+) -> None:
+    # A database of its own: what is signed waits in queues of the usual names.
+    environ = {"TESTS_REMOTE_BROKER": redis_url.replace("/0", "/1"), "TESTS_REMOTE_KEYS": str(keys)}
+    with program(worker_command("--pool", "solo"), tmp_path / "log", **environ):
+        sender = program([sys.executable, "-m", f"{__package__}.send_signed"], tmp_path / "sender", **environ)
+        with sender as process:
+            assert process.wait(TIMEOUT) == 0
+    report = json.loads(tmp_path.joinpath("sender").read_text().splitlines()[-1])
+    assert report == {
+        "sent": "alice",
+        "forged header": "mallory",
+        "forged task": {"app": "shop", "g": {"user_id": "alice"}},
+        "forged body": "PENDING",
+        "after a forged body": "alice",
+    }

@@ -7,15 +7,20 @@ import datetime
 import decimal
 import enum
 import functools
+import gc
 import typing as t
 import uuid
+import weakref
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
+import flask
 import pytest
-from flask import Flask, g
+from flask import Flask, current_app, g
 from flask.json.provider import DefaultJSONProvider
+from flask.sessions import SecureCookieSessionInterface
 from markupsafe import Markup
 
+import flaskthreads_autopatch
 from flaskthreads_autopatch import NotPortableError, RemoteAppContextExecutor, carry
 
 from . import shop
@@ -187,3 +192,104 @@ def test_the_settings_of_threads_hold_here_too(app: Flask) -> None:
         app.config["FLASKTHREADS_AUTOPATCH_EXCLUDE"] = "request_*"
         with pytest.raises(NotPortableError, match=r"g.request_id \(str\) .*: excluded by 'request_\*'"):
             carry(shop.look, **shop.NAMED)
+
+
+def test_an_executor_reads_the_settings_of_an_app_once_and_carry_each_time(app: Flask) -> None:
+    app.config["FLASKTHREADS_AUTOPATCH_EXCLUDE"] = "other"
+    with ThreadPoolExecutor(1) as engine, app.app_context():
+        g.user_id = "alice"
+        remote = RemoteAppContextExecutor(engine, **shop.NAMED)
+        assert remote.submit(shop.user).result(30) == "alice"
+        app.config["FLASKTHREADS_AUTOPATCH_EXCLUDE"] = "user_*"
+        assert remote.submit(shop.user).result(30) == "alice"
+        for refusing in (functools.partial(carry, **shop.NAMED), RemoteAppContextExecutor(engine, **shop.NAMED).submit):
+            with pytest.raises(NotPortableError, match="excluded by"):
+                refusing(shop.user)
+        flaskthreads_autopatch.install(app)
+        with pytest.raises(NotPortableError, match="excluded by"):
+            remote.submit(shop.user)
+
+
+def test_an_executor_keeps_the_settings_of_each_app_and_no_app(app: Flask) -> None:
+    other = shop.create_app(install=False)
+    other.teardown_appcontext_funcs.clear()
+    other.config["FLASKTHREADS_AUTOPATCH_EXCLUDE"] = "user_*"
+    held = weakref.ref(other)
+    with ThreadPoolExecutor(1) as engine:
+        remote = RemoteAppContextExecutor(engine, **shop.NAMED)
+        for each, sends in ((app, True), (other, False), (app, True)):
+            with each.app_context():
+                g.user_id = "alice"
+                if sends:
+                    assert remote.submit(shop.user).result(30) == "alice"
+                else:
+                    with pytest.raises(NotPortableError, match="excluded by"):
+                        remote.submit(shop.user)
+        del each, other
+        gc.collect()
+        assert held() is None
+
+
+class Shouting(DefaultJSONProvider):
+    """A provider that changes plain text."""
+
+    def loads(self, s: str | bytes, **kwargs: t.Any) -> t.Any:
+        return super().loads(str(s).replace("alice", "ALICE"), **kwargs)
+
+
+def test_of_the_apps_own_json_nothing_is_taken_for_granted() -> None:
+    app = Flask("shouts")
+    app.json = Shouting(app)
+    with app.app_context():
+        g.user_id = "alice"
+        with pytest.raises(NotPortableError, match=r"g.user_id \(str\) .* app.json brings back another value"):
+            carry(shop.user, shop.APP, g=("user_id",))
+
+
+class OwnSessions(SecureCookieSessionInterface):
+    def open_session(self, app: t.Any, request: t.Any) -> t.Any:
+        return self.session_class({"opened": "by the app"})
+
+
+class RequestWithCookie(flask.Request):
+    cookies = property(lambda self: {"session": current_app.config["IN_NO_HEADER"]})  # type: ignore[assignment]
+
+
+def create_app_with_sessions(kind: str) -> Flask:
+    app = shop.create_app()
+    app.teardown_appcontext_funcs.clear()
+    # Flask's own is one object for all apps.
+    interface: t.Any = SecureCookieSessionInterface()
+    app.session_interface = interface
+    if kind == "interface":
+        app.session_interface = OwnSessions()
+    elif kind == "method":
+        interface.open_session = OwnSessions().open_session
+    elif kind == "request class":
+        app.config["IN_NO_HEADER"] = interface.get_signing_serializer(app).dumps({"opened": "by the app"})
+        app.request_class = RequestWithCookie
+    elif kind == "no key":
+        app.secret_key = None
+    return app
+
+
+def session_of_task() -> tuple[str, dict[str, t.Any]]:
+    return type(flask.session._get_current_object()).__name__, dict(flask.session)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", ["flask", "interface", "method", "request class", "no key"])
+def test_the_session_is_the_one_that_the_app_opens(app: Flask, kind: str) -> None:
+    with shop.in_request(app):
+        seen = carry(session_of_task, f"{__name__}:create_app_with_sessions({kind!r})")()
+    with create_app_with_sessions(kind).test_request_context("/"):
+        assert seen == session_of_task()
+    assert seen[1] == ({} if kind in ("flask", "no key") else {"opened": "by the app"})
+    assert seen[0] == ("NullSession" if kind == "no key" else "SecureCookieSession")
+
+
+def test_sessions_are_not_shared(app: Flask) -> None:
+    with shop.in_request(app):
+        shop.preprocess(app)
+        carried = carry(shop.write, **shop.NAMED)
+        carried("mine")
+        assert carry(shop.look, **shop.NAMED)()["session"] == {}
