@@ -201,6 +201,12 @@ def _serve(policy_for: PolicyFor, wrapped: Wrapped, app: Flask, args: Args, kwar
     return _InContext(response, context) if flask_context.leaves_something_active(context) else response
 
 
+def _push(policy_for: PolicyFor, wrapped: Wrapped, request_ctx: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
+    if active() is None or not flask_context.wants_app_context(request_ctx):
+        return wrapped(*args, **kwargs)
+    return flask_context.push_with_app_context(request_ctx, lambda: wrapped(*args, **kwargs))
+
+
 class _InContext:
     """A streaming response, whose request context is still pushed in *context*: read and closed in there."""
 
@@ -224,6 +230,7 @@ _ON_FLASK_BEFORE_3_2 = (
     # wsgi_app may be called by itself, and may have been replaced by a middleware that __call__ calls: both.
     PatchPoint("flask.app", "Flask.__call__", _serve),
     PatchPoint("flask.app", "Flask.wsgi_app", _serve),
+    PatchPoint("flask.ctx", "RequestContext.push", _push),
 )
 
 POINTS: tuple[PatchPoint, ...] = (

@@ -23,6 +23,7 @@ import flask
 import pytest
 import werkzeug.serving
 from flask import Flask, g, request
+from flask.sessions import SecureCookieSessionInterface
 
 from flaskthreads_autopatch import disable, enable, install, is_inherited, suppress_inheritance
 from flaskthreads_autopatch import flask_context as fc
@@ -790,6 +791,162 @@ def test_a_test_client_kept_open_in_a_thread(served: Flask) -> None:
     with served.app_context():
         g.user = "alice"
         assert in_thread(work) == ("bob", "/bob", "alice")
+
+
+# A request context of the thread's own
+
+before_flask_3_2 = pytest.mark.skipif(not fc.REUSES_APP_CONTEXT, reason="Flask leaves such a context pushed")
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("lent", [False, True])
+def test_a_request_context_of_the_threads_own_has_a_g_and_a_teardown_of_its_own(
+    installed: Flask, by_hand: bool, lent: bool
+) -> None:
+    torn_down: list[tuple[str, object]] = []
+    installed.teardown_appcontext(lambda exc: torn_down.append((g.pop("user", "nothing"), exc)))
+
+    def work() -> None:
+        for name in ("bob", "carol"):
+            own = installed.test_request_context(f"/{name}")
+            if by_hand:
+                own.push()
+            else:
+                own.__enter__()
+            assert (g.get("user"), request.path, is_inherited()) == (None, f"/{name}", False)
+            g.user = name
+            with own:  # as stream_with_context does
+                assert (user(), request.path) == (name, f"/{name}")
+            assert torn_down[1:] == []
+            assert in_thread(lambda: (user(), request.path)) == (name, f"/{name}")
+            torn_down.clear()
+            own.pop()
+            assert torn_down == [(name, None)]
+            assert (user(), is_inherited(), flask.has_request_context()) == ("alice", True, lent)
+        torn_down.clear()
+
+    with installed.test_request_context("/alices") if lent else installed.app_context():
+        g.user = "alice"
+        in_thread(work)
+        assert torn_down == [("alice", None)]  # text is not hidden from teardown
+
+
+@before_flask_3_2
+def test_a_request_context_of_the_threads_own_whose_push_fails_leaves_no_app_context(installed: Flask) -> None:
+    torn_down: list[object] = []
+    failure = OSError("no session")
+
+    class NoSession(SecureCookieSessionInterface):
+        def open_session(self, app: Flask, request: flask.Request) -> t.NoReturn:
+            g.opened = True
+            raise failure
+
+    def open_one() -> None:
+        own = installed.test_request_context("/bobs")
+        try:
+            own.push()
+            _ = flask.session.accessed  # Flask 3.2 opens it when it is used
+        finally:
+            seen.append(user())
+            own.pop()
+
+    def work() -> None:
+        with pytest.raises(OSError, match="no session"):
+            open_one()
+        assert torn_down == [True]
+        assert (user(), request.path) == ("alice", "/alices")
+
+    seen: list[str] = []
+    with installed.test_request_context("/alices"):
+        g.user = "alice"
+        installed.session_interface = NoSession()
+        installed.teardown_appcontext(lambda exc: torn_down.append(g.get("opened")))
+        in_thread(work)
+    assert torn_down == [True, None, None]
+
+
+@before_flask_3_2
+def test_a_request_context_of_the_threads_own_whose_app_context_cannot_be_pushed(installed: Flask) -> None:
+    torn_down: list[object] = []
+    installed.teardown_appcontext(torn_down.append)
+    failure = OSError("a receiver")
+
+    def fail(sender: object) -> None:
+        raise failure
+
+    def work() -> None:
+        with flask.appcontext_pushed.connected_to(fail), pytest.raises(OSError, match="a receiver"):
+            installed.test_request_context("/bobs").push()
+        assert (user(), is_inherited()) == ("alice", True)
+        assert torn_down == [failure]
+
+    with installed.test_request_context("/alices"):
+        g.user = "alice"
+        in_thread(work)
+
+
+@before_flask_3_2
+def test_a_request_context_of_another_app_is_left_to_flask(installed: Flask) -> None:
+    other = Flask("other")
+
+    class NoSession(SecureCookieSessionInterface):
+        def open_session(self, app: Flask, request: flask.Request) -> t.NoReturn:
+            raise OSError("no session")
+
+    def work() -> None:
+        theirs = other.test_request_context("/bobs")
+        with pytest.raises(OSError, match="no session"):
+            theirs.push()
+        assert flask.current_app == other
+        theirs.pop()
+        assert flask.current_app == installed
+
+    other.session_interface = NoSession()
+    with installed.app_context():
+        in_thread(work)
+
+
+def test_h11_a_request_context_pushed_by_a_teardown_handler_does_not_tear_down_for_ever(installed: Flask) -> None:
+    calls: list[str] = []
+
+    @installed.teardown_appcontext
+    def note(exc: BaseException | None) -> None:
+        calls.append(threading.current_thread().name)
+        if len(calls) < 9 and is_inherited() and fc.REUSES_APP_CONTEXT:
+            with installed.test_request_context("/teardown"):
+                pass
+
+    with installed.app_context():
+        in_thread(int)
+        assert len(calls) == 1
+
+
+def test_a_copied_request_context_shares_the_threads_app_context(installed: Flask) -> None:
+    """What it was copied from is the request that the thread has been lent, or would have been."""
+
+    def work(copied: t.Callable[[], object]) -> None:
+        assert copied() == ("alice", "/alices", fc.REUSES_APP_CONTEXT)
+        if flask.has_request_context():
+            assert flask.copy_current_request_context(look)() == ("alice", "/alices", fc.REUSES_APP_CONTEXT)
+
+    def look() -> tuple[object, ...]:
+        return g.get("user", "alice" if not fc.REUSES_APP_CONTEXT else None), request.path, is_inherited()
+
+    for options in ({}, {"request": False}):
+        install(installed, **options)
+        with installed.test_request_context("/alices"):
+            g.user = "alice"
+            in_thread(work, flask.copy_current_request_context(look))
+
+
+def test_a_request_context_of_the_threads_own_once_all_is_off(installed: Flask) -> None:
+    def work() -> bool:
+        disable()
+        with installed.test_request_context("/bobs"):
+            return is_inherited()
+
+    with installed.app_context():
+        assert in_thread(work) is fc.REUSES_APP_CONTEXT
 
 
 # On for all apps
