@@ -172,7 +172,7 @@ class BoundRun:
 
     def __call__(self, thread: threading.Thread) -> object:
         run = _run_of_class(thread) if self.covered is None else self.covered
-        if thread.ident != threading.get_ident():
+        if _ident(thread) != threading.get_ident():
             return run()  # run() without start(): the caller's own context is the one that counts
         snapshot, self.snapshot = self.snapshot, None
         self._remove_from(thread)
@@ -189,6 +189,10 @@ class BoundRun:
             del state[_KEY]
         if _is_method_of(state.get("run"), self):
             _put(state, "run", self.covered)
+
+
+# Not by the attribute: a subclass may number its threads in its own way.
+_ident: Callable[[threading.Thread], int | None] = t.cast(t.Any, threading.Thread.ident).fget
 
 
 def keep(thread: threading.Thread, bound: BoundRun) -> None:
@@ -212,10 +216,14 @@ def bind_run(thread: threading.Thread, bound: BoundRun) -> Callable[[], None]:
     if before is not None and before is not bound:
         # Somebody's run may have come to lie over the old one: once it is empty, it passes through.
         old_snapshot, before.snapshot = before.snapshot, None
-    if not _is_method_of(run, bound):
-        bound.covered = before.covered if before is not None and _is_method_of(run, before) else run
-        state["run"] = MethodType(bound, thread)
-    state[_KEY] = bound
+    if type(thread) is not threading.Thread and hasattr(type(_in_class(thread)), "__set__"):
+        # A property, or a slot: it comes before the __dict__, and whatever lies in there would stay for ever.
+        state.pop(_KEY, None)
+    else:
+        if not _is_method_of(run, bound):
+            bound.covered = before.covered if before is not None and _is_method_of(run, before) else run
+            state["run"] = MethodType(bound, thread)
+        state[_KEY] = bound
 
     def undo() -> None:
         if before is not None and before is not bound:
@@ -228,8 +236,12 @@ def bind_run(thread: threading.Thread, bound: BoundRun) -> Callable[[], None]:
 
 def _run_of_class(thread: threading.Thread) -> Callable[[], object]:
     """``thread.run``, as if its ``__dict__`` had none: a class may have a static method there, or a mock."""
-    run = next(vars(base)["run"] for base in type(thread).__mro__ if "run" in vars(base))
+    run = _in_class(thread)
     return t.cast("Callable[[], object]", run.__get__(thread, type(thread)) if hasattr(type(run), "__get__") else run)
+
+
+def _in_class(thread: threading.Thread) -> t.Any:
+    return next(vars(base)["run"] for base in type(thread).__mro__ if "run" in vars(base))
 
 
 def _is_method_of(run: object, bound: BoundRun) -> bool:

@@ -199,6 +199,70 @@ def test_a_start_that_fails_leaves_the_thread_as_it_was(installed: Flask, monkey
     assert seen == ["where it was made", "no context"]
 
 
+class RunIsAProperty(threading.Thread):
+    seen = ""
+
+    @property
+    def run(self) -> t.Callable[[], None]:  # type: ignore[override]
+        return self.note
+
+    def note(self) -> None:
+        self.seen = user()
+
+
+class RunIsASlot(RunIsAProperty):
+    __slots__ = ("run",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.run = self.note  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("cls", [RunIsAProperty, RunIsASlot])
+@pytest.mark.parametrize("started_inside", [True, False])
+def test_h20_a_run_that_nothing_can_be_bound_to_runs_without_and_leaves_nothing(
+    installed: Flask, cls: type[RunIsAProperty], started_inside: bool
+) -> None:
+    with installed.app_context():
+        g.user = "alice"
+        thread = cls()
+        if started_inside:
+            thread.start()
+    if not started_inside:
+        thread.start()
+    ended(thread)
+    assert thread.seen == "no context"
+    assert {name for name in vars(thread) if name == "run" or "autopatch" in name} == set()
+
+
+def test_h20_a_run_that_nothing_can_be_bound_to_and_a_start_that_fails(installed: Flask) -> None:
+    with installed.app_context():
+        thread = RunIsAProperty()
+        before = vars(thread).copy()
+        size = threading.stack_size(1 << 60)
+        try:
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                thread.start()
+        finally:
+            threading.stack_size(size)
+        assert {**before, "_context": None} == {**vars(thread), "_context": None}
+
+
+def test_h20_a_subclass_with_an_ident_of_its_own_inherits(installed: Flask) -> None:
+    class Numbered(Subclass):
+        @property
+        def ident(self) -> int:
+            return 7
+
+    with installed.app_context():
+        g.user = "alice"
+        thread = Numbered()
+        thread.start()
+        ended(thread)
+    assert thread.seen == "alice"
+    assert {name for name in vars(thread) if name == "run" or "autopatch" in name} == set()
+
+
 def test_h18_a_dummy_thread_is_not_bound(installed: Flask) -> None:
     import _thread
 
