@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 import typing as t
 from collections.abc import Callable
 from types import MethodType
@@ -126,6 +127,18 @@ def bind_with_ends(
     for end, other in zip(ends, reversed(ends), strict=True):
         end._self_others = (func, other)
     return func, ends[0], ends[1]
+
+
+def let_go(*bound: t.Any) -> None:
+    """Of the snapshots of callables that nobody is going to call again."""
+    for each in bound:
+        each._self_snapshot = None
+
+
+def has_raised(error: BaseException) -> bool:
+    """Whether *error* comes out of a bound callable, by its traceback."""
+    code = BoundCallable.__call__.__code__
+    return any(frame.f_code is code for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _do_nothing(outcome: object) -> None:

@@ -24,8 +24,10 @@ from .binding import (
     bind_once,
     bind_run,
     bind_with_ends,
+    has_raised,
     keep,
     kept,
+    let_go,
     target_of,
 )
 from .flask_context import active
@@ -163,11 +165,31 @@ def _add_done_callback(policy_for: PolicyFor, wrapped: Wrapped, future: t.Any, a
 
 
 def _pool_call(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
+    args, kwargs, _ = _bind_func(policy_for, args, kwargs)
+    return wrapped(*args, **kwargs)
+
+
+def _pool_map(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
+    args, kwargs, bound = _bind_func(policy_for, args, kwargs)
+    try:
+        return wrapped(*args, **kwargs)
+    except Exception as error:
+        # By its traceback it keeps the function. What a task has raised is raised here when all are done; while what a
+        # signal handler raises may leave some to be run.
+        if bound is not None and has_raised(error):
+            let_go(bound)
+        raise
+
+
+def _bind_func(policy_for: PolicyFor, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs, Wrapped | None]:
+    """*args* and *kwargs* with the function that a pool calls bound, if it inherits, and the function."""
+    bound = None
     if (ctx := active()) is not None:
         args, kwargs = _func_first(args, kwargs)
         if args and (snapshot := _snapshot_for(policy_for, ctx, args[0])) is not None:
-            args = (bind(args[0], snapshot), *args[1:])
-    return wrapped(*args, **kwargs)
+            bound = bind(args[0], snapshot)
+            args = (bound, *args[1:])
+    return args, kwargs, bound
 
 
 def _pool_call_async(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
@@ -180,6 +202,10 @@ def _pool_call_async(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args:
             func, *ends = bind_with_ends(fns, snapshots)
             args = (func, *args[1:3], *args[5:])
             kwargs = kwargs | {name: end for (_, name), end in zip(_CALLBACKS, ends, strict=True)}
+            result = wrapped(*args, **kwargs)
+            if getattr(result, "ready", bool)():
+                let_go(func, *ends)  # no callback is called for an empty list
+            return result
     return wrapped(*args, **kwargs)
 
 
@@ -242,10 +268,8 @@ POINTS: tuple[PatchPoint, ...] = (
         PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", _pool_call_async)
         for method in ("apply_async", "map_async", "starmap_async")
     ),
-    *(
-        PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", _pool_call)
-        for method in ("map", "starmap", "imap", "imap_unordered")
-    ),
+    *(PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", _pool_call) for method in ("imap", "imap_unordered")),
+    *(PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", _pool_map) for method in ("map", "starmap")),
     *(_ON_FLASK_BEFORE_3_2 if flask_context.REUSES_APP_CONTEXT else ()),
 )
 

@@ -9,6 +9,7 @@ import gc
 import http.server
 import logging
 import multiprocessing
+import signal
 import socketserver
 import sys
 import threading
@@ -855,6 +856,39 @@ def test_a_test_client_kept_open_in_a_thread(served: Flask) -> None:
     with served.app_context():
         g.user = "alice"
         assert in_thread(work) == ("bob", "/bob", "alice")
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no setitimer here")
+def test_a_map_that_a_signal_interrupts_goes_on_with_its_context(installed: Flask) -> None:
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*args: object) -> None:
+        if started.is_set() and not interrupted.is_set():
+            interrupted.set()
+            raise Interrupted
+
+    def work(number: int) -> None:
+        started.set()
+        assert interrupted.wait(30)
+        seen.note()
+        done.release()
+
+    seen, started, interrupted, done = Seen(), threading.Event(), threading.Event(), threading.Semaphore(0)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    # Again and again: one that comes just before the wait does not end it.
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    try:
+        with ThreadPool(1) as pool, installed.app_context():
+            g.user = "alice"
+            with pytest.raises(Interrupted):
+                pool.map(work, range(2))
+            assert done.acquire(timeout=30)
+            assert done.acquire(timeout=30)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert seen == ["alice", "alice"]
 
 
 # A request context of the thread's own
