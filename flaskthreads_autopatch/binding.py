@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 import typing as t
 from collections.abc import Callable
 from types import MethodType
@@ -128,6 +129,18 @@ def bind_with_ends(
     return func, ends[0], ends[1]
 
 
+def let_go(*bound: BoundCallable) -> None:
+    """Of the snapshots of callables that nobody is going to call again."""
+    for each in bound:
+        each._self_snapshot = None
+
+
+def has_raised(error: BaseException) -> bool:
+    """Whether *error* comes out of a bound callable, by its traceback."""
+    code = BoundCallable.__call__.__code__
+    return any(frame.f_code is code for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
 def _do_nothing(outcome: object) -> None:
     """A callback."""
 
@@ -173,7 +186,7 @@ class BoundRun:
 
     def __call__(self, thread: threading.Thread) -> object:
         run = _run_of_class(thread) if self.covered is None else self.covered
-        if thread.ident != threading.get_ident():
+        if _ident(thread) != threading.get_ident():
             return run()  # run() without start(): the caller's own context is the one that counts
         snapshot, self.snapshot = self.snapshot, None
         self._remove_from(thread)
@@ -190,6 +203,10 @@ class BoundRun:
             del state[KEY]
         if _is_method_of(state.get("run"), self):
             _put(state, "run", self.covered)
+
+
+# Not by the attribute: a subclass may number its threads in its own way.
+_ident: Callable[[threading.Thread], int | None] = t.cast(t.Any, threading.Thread.ident).fget
 
 
 def keep(thread: threading.Thread, bound: BoundRun) -> None:
@@ -213,10 +230,14 @@ def bind_run(thread: threading.Thread, bound: BoundRun) -> Callable[[], None]:
     if before is not None and before is not bound:
         # Somebody's run may have come to lie over the old one: once it is empty, it passes through.
         old_snapshot, before.snapshot = before.snapshot, None
-    if not _is_method_of(run, bound):
-        bound.covered = before.covered if before is not None and _is_method_of(run, before) else run
-        state["run"] = MethodType(bound, thread)
-    state[KEY] = bound
+    if type(thread) is not threading.Thread and hasattr(type(_in_class(thread)), "__set__"):
+        # A property, or a slot: it comes before the __dict__, and whatever lies in there would stay for ever.
+        state.pop(KEY, None)
+    else:
+        if not _is_method_of(run, bound):
+            bound.covered = before.covered if before is not None and _is_method_of(run, before) else run
+            state["run"] = MethodType(bound, thread)
+        state[KEY] = bound
 
     def undo() -> None:
         if before is not None and before is not bound:
@@ -229,11 +250,15 @@ def bind_run(thread: threading.Thread, bound: BoundRun) -> Callable[[], None]:
 
 def _run_of_class(thread: threading.Thread) -> Callable[[], object]:
     """``thread.run``, as if its ``__dict__`` had none: a class may have a static method there, or a mock."""
+    run = _in_class(thread)
+    return t.cast("Callable[[], object]", run.__get__(thread, type(thread)) if hasattr(type(run), "__get__") else run)
+
+
+def _in_class(thread: threading.Thread) -> t.Any:
     for base in type(thread).__mro__:
         if "run" in base.__dict__:
             break
-    run = base.__dict__["run"]
-    return t.cast("Callable[[], object]", run.__get__(thread, type(thread)) if hasattr(type(run), "__get__") else run)
+    return base.__dict__["run"]
 
 
 def _is_method_of(run: object, bound: BoundRun) -> bool:

@@ -141,6 +141,10 @@ def _without_cookie(app: Flask, environ: WSGIEnvironment) -> t.Any:
 
 
 if _HAS_REQUEST_CONTEXT:
+    from flask.ctx import RequestContext
+
+    # Since 3.1.3 `session` is a property, which marks the session as accessed.
+    _SESSION = "_session" if hasattr(RequestContext, "session") else "session"
 
     def lendable(ctx: AppContext) -> Lent | None:
         """The active request and session, ready to be lent; None outside a request."""
@@ -183,7 +187,8 @@ if _HAS_REQUEST_CONTEXT:
         ctx, _ = enter(app, None, fn)
         try:
             # Finds the app context that was just pushed, and makes no other.
-            request_ctx = app.request_context(environ)
+            request_ctx: t.Any = app.request_context(environ)
+            request_ctx._flaskthreads_autopatch = True  # see wants_app_context
             # Where there is one, push() opens none.
             name = "_session" if "_session" in vars(request_ctx) else "session"
             setattr(request_ctx, name, _without_cookie(app, environ))
@@ -192,6 +197,33 @@ if _HAS_REQUEST_CONTEXT:
             leave(ctx, None, exc, fn)
             raise
         return ctx, request_ctx._cv_tokens[0][0]
+
+    def wants_app_context(request_ctx: t.Any) -> bool:
+        """Whether *request_ctx*, which is going to be pushed, would reuse an inherited app context that is not for it.
+
+        What is lent, and a copy of it, has a session already: these belong to the inherited one. While that is on its
+        way out, an app context that a teardown handler pushes would be torn down by the same handler (H11).
+        """
+        ctx = _cv_app.get(None)
+        return (
+            getattr(ctx, MARK, None) is True
+            and t.cast(AppContext, ctx).app is request_ctx.app
+            and getattr(request_ctx, _SESSION) is None
+            and not hasattr(request_ctx, MARK)
+        )
+
+    def push_with_app_context(request_ctx: t.Any, push: t.Callable[[], object]) -> None:
+        """Have *push* push *request_ctx* onto a new app context, which is popped with it."""
+        ctx: t.Any = request_ctx.app.app_context()
+        try:
+            ctx.push()
+            push()
+        except BaseException as exc:
+            # Flask leaves both pushed. Who pops the request context even so finds it without an app context to pop.
+            ctx.pop(exc)
+            raise
+        token, _ = request_ctx._cv_tokens[-1]
+        request_ctx._cv_tokens[-1] = token, ctx
 
     def leave(ctx: t.Any, token: t.Any, exc: BaseException | None, fn: object) -> None:
         """Take the lent request back, tear the app context down, and pop it; every step, come what may."""

@@ -2,6 +2,8 @@
 
 Every wrapper has the same shape. Without an active app context, or with one whose app has no policy, it passes straight
 through. Else it takes a snapshot, unless the thread or callable is ignored, and binds it to what is going to run.
+
+wrapt gives None as the instance where somebody calls the attribute of the class with something else, or with nothing.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ from .binding import (
     bind_once,
     bind_run,
     bind_with_ends,
+    has_raised,
     keep,
     kept,
+    let_go,
     target_of,
 )
 from .flask_context import active
@@ -94,7 +98,7 @@ def _init(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, arg
     # The fallback, for a thread that is started outside of the context.
     wrapped(*args, **kwargs)
     ctx = active()
-    if ctx is None or (policy := policy_for(ctx.app)) is None:
+    if ctx is None or (policy := policy_for(ctx.app)) is None or thread is None:
         return
     if (snapshot := _thread_snapshot(policy, ctx, thread)) is not None:
         bound = BoundRun(snapshot, holds=policy_for)
@@ -113,7 +117,7 @@ _BASES = len(threading.Thread.__mro__)
 
 def _start(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, args: Args, kwargs: Kwargs) -> t.Any:
     ctx = active()
-    if ctx is None and KEY not in thread.__dict__:  # what kept() asks, 60 ns less
+    if thread is None or (ctx is None and KEY not in thread.__dict__):  # what kept() asks, 60 ns less
         return wrapped(*args, **kwargs)
     bound = kept(thread)
     policy = None if ctx is None else policy_for(ctx.app)
@@ -166,27 +170,60 @@ def _add_done_callback(policy_for: PolicyFor, wrapped: Wrapped, future: t.Any, a
 
 
 def _pool_call(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
-    if (ctx := active()) is not None:
-        args, kwargs = _func_first(args, kwargs)
-        if args and (snapshot := _snapshot_for(policy_for, ctx, args[0])) is not None:
-            args = (bind(args[0], snapshot), *args[1:])
+    if active() is None:
+        return wrapped(*args, **kwargs)
+    args, kwargs, _ = _bind_func(policy_for, *_func_first(args, kwargs))
     return wrapped(*args, **kwargs)
+
+
+def _pool_map(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
+    if active() is None:
+        return wrapped(*args, **kwargs)
+    args, kwargs, bound = _bind_func(policy_for, *_func_first(args, kwargs))
+    try:
+        return wrapped(*args, **kwargs)
+    except Exception as error:
+        # By its traceback it keeps the function. What a task has raised is raised here when all are done; while what a
+        # signal handler raises may leave some to be run.
+        if has_raised(error):
+            let_go(*bound)
+        raise
+
+
+def _bind_func(policy_for: PolicyFor, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs, tuple[BoundCallable, ...]]:
+    """*args* and *kwargs* with the function that a pool calls bound, if it inherits; and what was bound."""
+    # Asked for here: an exception that is kept, as map() raises those of the tasks, keeps the caller's variables.
+    ctx = active()
+    if ctx is None or not args or (snapshot := _snapshot_for(policy_for, ctx, args[0])) is None:
+        return args, kwargs, ()
+    bound = t.cast(BoundCallable, bind(args[0], snapshot))
+    return (bound, *args[1:]), kwargs, (bound,)
 
 
 def _pool_call_async(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
-    if (ctx := active()) is not None:
-        args, kwargs = _with_snapshots(policy_for, ctx, *_func_first(args, kwargs))
-    return wrapped(*args, **kwargs)
+    if active() is None:
+        return wrapped(*args, **kwargs)
+    args, kwargs, bound = _bind_with_ends(policy_for, *_func_first(args, kwargs))
+    result = wrapped(*args, **kwargs)
+    if bound and getattr(result, "ready", bool)():
+        let_go(*bound)  # no callback is called for an empty list
+    return result
 
 
-def _with_snapshots(policy_for: PolicyFor, ctx: AppContext, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-    # The callbacks come fourth and fifth in each of these methods.
-    fns = [*args[:1], *(args[i] if i < len(args) else kwargs.get(name) for i, name in _CALLBACKS)]
+def _bind_with_ends(
+    policy_for: PolicyFor, args: Args, kwargs: Kwargs
+) -> tuple[Args, Kwargs, tuple[BoundCallable, ...]]:
+    """The same for the function and both callbacks, which come fourth and fifth in each of these methods."""
+    ctx = active()
+    if ctx is None or not args:
+        return args, kwargs, ()
+    fns = [args[0], *(args[i] if i < len(args) else kwargs.get(name) for i, name in _CALLBACKS)]
     snapshots = [None if fn is None else _snapshot_for(policy_for, ctx, fn) for fn in fns]
-    if not args or not any(snapshots):
-        return args, kwargs
-    func, *ends = bind_with_ends(fns, snapshots)
-    return (func, *args[1:3], *args[5:]), kwargs | {name: end for (_, name), end in zip(_CALLBACKS, ends, strict=True)}
+    if not any(snapshots):
+        return args, kwargs, ()
+    bound = bind_with_ends(fns, snapshots)
+    names = [name for _, name in _CALLBACKS]
+    return (bound[0], *args[1:3], *args[5:]), kwargs | dict(zip(names, bound[1:], strict=True)), bound
 
 
 _CALLBACKS = ((3, "callback"), (4, "error_callback"))
@@ -205,6 +242,12 @@ def _serve(policy_for: PolicyFor, wrapped: Wrapped, app: Flask, args: Args, kwar
     context = clean_context()
     response = context.run(wrapped, *args, **kwargs)
     return _InContext(response, context) if flask_context.leaves_something_active(context) else response
+
+
+def _push(policy_for: PolicyFor, wrapped: Wrapped, request_ctx: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
+    if active() is None or request_ctx is None or not flask_context.wants_app_context(request_ctx):
+        return wrapped(*args, **kwargs)
+    return flask_context.push_with_app_context(request_ctx, lambda: wrapped(*args, **kwargs))
 
 
 class _InContext:
@@ -230,6 +273,7 @@ _ON_FLASK_BEFORE_3_2 = (
     # wsgi_app may be called by itself, and may have been replaced by a middleware that __call__ calls: both.
     PatchPoint("flask.app", "Flask.__call__", _serve),
     PatchPoint("flask.app", "Flask.wsgi_app", _serve),
+    PatchPoint("flask.ctx", "RequestContext.push", _push),
 )
 
 POINTS: tuple[PatchPoint, ...] = (
@@ -241,10 +285,8 @@ POINTS: tuple[PatchPoint, ...] = (
         PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", _pool_call_async)
         for method in ("apply_async", "map_async", "starmap_async")
     ),
-    *(
-        PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", _pool_call)
-        for method in ("map", "starmap", "imap", "imap_unordered")
-    ),
+    *(PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", _pool_call) for method in ("imap", "imap_unordered")),
+    *(PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", _pool_map) for method in ("map", "starmap")),
     *(_ON_FLASK_BEFORE_3_2 if flask_context.REUSES_APP_CONTEXT else ()),
 )
 

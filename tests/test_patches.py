@@ -9,6 +9,7 @@ import gc
 import http.server
 import logging
 import multiprocessing
+import signal
 import socketserver
 import sys
 import threading
@@ -22,9 +23,11 @@ from unittest import mock
 import flask
 import pytest
 import werkzeug.serving
+import wrapt
 from flask import Flask, g, request
+from flask.sessions import SecureCookieSessionInterface
 
-from flaskthreads_autopatch import disable, enable, install, is_inherited, suppress_inheritance
+from flaskthreads_autopatch import disable, enable, install, is_inherited, patches, suppress_inheritance
 from flaskthreads_autopatch import flask_context as fc
 from flaskthreads_autopatch.snapshot import _say_once, logger
 
@@ -196,6 +199,70 @@ def test_a_start_that_fails_leaves_the_thread_as_it_was(installed: Flask, monkey
         thread.start()
         ended(thread)
     assert seen == ["where it was made", "no context"]
+
+
+class RunIsAProperty(threading.Thread):
+    seen = ""
+
+    @property
+    def run(self) -> t.Callable[[], None]:  # type: ignore[override]
+        return self.note
+
+    def note(self) -> None:
+        self.seen = user()
+
+
+class RunIsASlot(RunIsAProperty):
+    __slots__ = ("run",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.run = self.note  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("cls", [RunIsAProperty, RunIsASlot])
+@pytest.mark.parametrize("started_inside", [True, False])
+def test_h20_a_run_that_nothing_can_be_bound_to_runs_without_and_leaves_nothing(
+    installed: Flask, cls: type[RunIsAProperty], started_inside: bool
+) -> None:
+    with installed.app_context():
+        g.user = "alice"
+        thread = cls()
+        if started_inside:
+            thread.start()
+    if not started_inside:
+        thread.start()
+    ended(thread)
+    assert thread.seen == "no context"
+    assert {name for name in vars(thread) if name == "run" or "autopatch" in name} == set()
+
+
+def test_h20_a_run_that_nothing_can_be_bound_to_and_a_start_that_fails(installed: Flask) -> None:
+    with installed.app_context():
+        thread = RunIsAProperty()
+        before = vars(thread).copy()
+        size = threading.stack_size(1 << 60)
+        try:
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                thread.start()
+        finally:
+            threading.stack_size(size)
+        assert {**before, "_context": None} == {**vars(thread), "_context": None}
+
+
+def test_h20_a_subclass_with_an_ident_of_its_own_inherits(installed: Flask) -> None:
+    class Numbered(Subclass):
+        @property
+        def ident(self) -> int:
+            return 7
+
+    with installed.app_context():
+        g.user = "alice"
+        thread = Numbered()
+        thread.start()
+        ended(thread)
+    assert thread.seen == "alice"
+    assert {name for name in vars(thread) if name == "run" or "autopatch" in name} == set()
 
 
 def test_h18_a_dummy_thread_is_not_bound(installed: Flask) -> None:
@@ -790,6 +857,231 @@ def test_a_test_client_kept_open_in_a_thread(served: Flask) -> None:
     with served.app_context():
         g.user = "alice"
         assert in_thread(work) == ("bob", "/bob", "alice")
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no setitimer here")
+def test_a_map_that_a_signal_interrupts_goes_on_with_its_context(installed: Flask) -> None:
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*args: object) -> None:
+        if started.is_set() and not interrupted.is_set():
+            interrupted.set()
+            raise Interrupted
+
+    def work(number: int) -> None:
+        started.set()
+        assert interrupted.wait(30)
+        seen.note()
+        done.release()
+
+    seen, started, interrupted, done = Seen(), threading.Event(), threading.Event(), threading.Semaphore(0)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    # Again and again: one that comes just before the wait does not end it.
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    try:
+        with ThreadPool(1) as pool, installed.app_context():
+            g.user = "alice"
+            with pytest.raises(Interrupted):
+                pool.map(work, range(2))
+            assert done.acquire(timeout=30)
+            assert done.acquire(timeout=30)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert seen == ["alice", "alice"]
+
+
+# What is no thread, no pool
+
+
+class Duck:
+    pass
+
+
+@pytest.mark.parametrize("point", patches.POINTS, ids=lambda point: point.attribute)
+def test_a_call_without_an_instance_does_what_it_does_without_the_patches(
+    app: Flask, point: patches.PatchPoint
+) -> None:
+    owner, attribute, _ = wrapt.resolve_path(point.module, point.attribute)
+
+    def outcomes() -> list[str]:
+        found = []
+        for args in ((), (None,), (object(),), (Duck(),), (Duck(), 1), (Duck(), 1, [])):
+            try:
+                getattr(owner, attribute)(*args)
+                found.append("")
+            except Exception as error:
+                found.append(repr(error))
+        return found
+
+    def on_and_off() -> None:
+        install(app)
+        on = outcomes()
+        disable()
+        assert on == outcomes()
+
+    on_and_off()
+    with app.app_context():
+        on_and_off()
+        install(app)
+        in_thread(on_and_off)
+
+
+# A request context of the thread's own
+
+before_flask_3_2 = pytest.mark.skipif(not fc.REUSES_APP_CONTEXT, reason="Flask leaves such a context pushed")
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("lent", [False, True])
+def test_a_request_context_of_the_threads_own_has_a_g_and_a_teardown_of_its_own(
+    installed: Flask, by_hand: bool, lent: bool
+) -> None:
+    torn_down: list[tuple[str, object]] = []
+    installed.teardown_appcontext(lambda exc: torn_down.append((g.pop("user", "nothing"), exc)))
+
+    def work() -> None:
+        for name in ("bob", "carol"):
+            own = installed.test_request_context(f"/{name}")
+            if by_hand:
+                own.push()
+            else:
+                own.__enter__()
+            assert (g.get("user"), request.path, is_inherited()) == (None, f"/{name}", False)
+            g.user = name
+            with own:  # as stream_with_context does
+                assert (user(), request.path) == (name, f"/{name}")
+            assert torn_down[1:] == []
+            assert in_thread(lambda: (user(), request.path)) == (name, f"/{name}")
+            torn_down.clear()
+            own.pop()
+            assert torn_down == [(name, None)]
+            assert (user(), is_inherited(), flask.has_request_context()) == ("alice", True, lent)
+        torn_down.clear()
+
+    with installed.test_request_context("/alices") if lent else installed.app_context():
+        g.user = "alice"
+        in_thread(work)
+        assert torn_down == [("alice", None)]  # text is not hidden from teardown
+
+
+@before_flask_3_2
+def test_a_request_context_of_the_threads_own_whose_push_fails_leaves_no_app_context(installed: Flask) -> None:
+    torn_down: list[object] = []
+    failure = OSError("no session")
+
+    class NoSession(SecureCookieSessionInterface):
+        def open_session(self, app: Flask, request: flask.Request) -> t.NoReturn:
+            g.opened = True
+            raise failure
+
+    def open_one() -> None:
+        own = installed.test_request_context("/bobs")
+        try:
+            own.push()
+            _ = flask.session.accessed  # Flask 3.2 opens it when it is used
+        finally:
+            seen.append(user())
+            own.pop()
+
+    def work() -> None:
+        with pytest.raises(OSError, match="no session"):
+            open_one()
+        assert torn_down == [True]
+        assert (user(), request.path) == ("alice", "/alices")
+
+    seen: list[str] = []
+    with installed.test_request_context("/alices"):
+        g.user = "alice"
+        installed.session_interface = NoSession()
+        installed.teardown_appcontext(lambda exc: torn_down.append(g.get("opened")))
+        in_thread(work)
+    assert torn_down == [True, None, None]
+
+
+@before_flask_3_2
+def test_a_request_context_of_the_threads_own_whose_app_context_cannot_be_pushed(installed: Flask) -> None:
+    torn_down: list[object] = []
+    installed.teardown_appcontext(torn_down.append)
+    failure = OSError("a receiver")
+
+    def fail(sender: object) -> None:
+        raise failure
+
+    def work() -> None:
+        with flask.appcontext_pushed.connected_to(fail), pytest.raises(OSError, match="a receiver"):
+            installed.test_request_context("/bobs").push()
+        assert (user(), is_inherited()) == ("alice", True)
+        assert torn_down == [failure]
+
+    with installed.test_request_context("/alices"):
+        g.user = "alice"
+        in_thread(work)
+
+
+@before_flask_3_2
+def test_a_request_context_of_another_app_is_left_to_flask(installed: Flask) -> None:
+    other = Flask("other")
+
+    class NoSession(SecureCookieSessionInterface):
+        def open_session(self, app: Flask, request: flask.Request) -> t.NoReturn:
+            raise OSError("no session")
+
+    def work() -> None:
+        theirs = other.test_request_context("/bobs")
+        with pytest.raises(OSError, match="no session"):
+            theirs.push()
+        assert flask.current_app == other
+        theirs.pop()
+        assert flask.current_app == installed
+
+    other.session_interface = NoSession()
+    with installed.app_context():
+        in_thread(work)
+
+
+def test_h11_a_request_context_pushed_by_a_teardown_handler_does_not_tear_down_for_ever(installed: Flask) -> None:
+    calls: list[str] = []
+
+    @installed.teardown_appcontext
+    def note(exc: BaseException | None) -> None:
+        calls.append(threading.current_thread().name)
+        if len(calls) < 9 and is_inherited() and fc.REUSES_APP_CONTEXT:
+            with installed.test_request_context("/teardown"):
+                pass
+
+    with installed.app_context():
+        in_thread(int)
+        assert len(calls) == 1
+
+
+def test_a_copied_request_context_shares_the_threads_app_context(installed: Flask) -> None:
+    """What it was copied from is the request that the thread has been lent, or would have been."""
+
+    def work(copied: t.Callable[[], object]) -> None:
+        assert copied() == ("alice", "/alices", fc.REUSES_APP_CONTEXT)
+        if flask.has_request_context():
+            assert flask.copy_current_request_context(look)() == ("alice", "/alices", fc.REUSES_APP_CONTEXT)
+
+    def look() -> tuple[object, ...]:
+        return g.get("user", "alice" if not fc.REUSES_APP_CONTEXT else None), request.path, is_inherited()
+
+    for options in ({}, {"request": False}):
+        install(installed, **options)
+        with installed.test_request_context("/alices"):
+            g.user = "alice"
+            in_thread(work, flask.copy_current_request_context(look))
+
+
+def test_a_request_context_of_the_threads_own_once_all_is_off(installed: Flask) -> None:
+    def work() -> bool:
+        disable()
+        with installed.test_request_context("/bobs"):
+            return is_inherited()
+
+    with installed.app_context():
+        assert in_thread(work) is fc.REUSES_APP_CONTEXT
 
 
 # On for all apps

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import io
 import logging
 import sqlite3
@@ -17,7 +19,7 @@ from flask import Flask, appcontext_popped, appcontext_pushed, appcontext_tearin
 from flask.ctx import AppContext
 from flask.globals import app_ctx
 
-from flaskthreads_autopatch import Policy, install, is_inherited, suppress_inheritance
+from flaskthreads_autopatch import Policy, install, is_inherited, running, suppress_inheritance
 from flaskthreads_autopatch import flask_context as fc
 from flaskthreads_autopatch.snapshot import Snapshot, capture
 
@@ -809,6 +811,49 @@ def test_suppress_inheritance(installed: Flask) -> None:
         assert seen == [False, True]
 
 
+def test_suppress_inheritance_as_a_decorator(installed: Flask) -> None:
+    @suppress_inheritance
+    def bare(number: int) -> tuple[int, bool]:
+        """Its words."""
+        return number, in_thread(flask.has_app_context)
+
+    @suppress_inheritance()
+    async def coroutine(number: int) -> tuple[int, bool]:
+        await asyncio.sleep(0)
+        return number, in_thread(flask.has_app_context)
+
+    @suppress_inheritance
+    async def bare_coroutine() -> bool:
+        return in_thread(flask.has_app_context)
+
+    async def all_at_once() -> list[object]:
+        return [
+            *await asyncio.gather(coroutine(1), coroutine(number=2)),
+            await bare_coroutine(),
+            in_thread(flask.has_app_context),
+        ]
+
+    assert (bare.__name__, bare.__doc__) == ("bare", "Its words.")
+    assert inspect.iscoroutinefunction(coroutine)
+    with installed.app_context():
+        assert [bare(1), bare(number=2)] == [(1, False), (2, False)]
+        assert asyncio.run(all_at_once()) == [(1, False), (2, False), False, True]
+        assert in_thread(flask.has_app_context) is True
+
+
+@pytest.mark.parametrize("decorate", [suppress_inheritance, suppress_inheritance()], ids=["bare", "called"])
+def test_suppress_inheritance_does_not_decorate_generators(decorate: t.Any) -> None:
+    def generator() -> t.Iterator[int]:
+        yield 1
+
+    async def asynchronous() -> t.AsyncIterator[int]:
+        yield 1
+
+    for function in (generator, asynchronous):
+        with pytest.raises(TypeError, match=r"generator.* 'with suppress_inheritance\(\):' inside"):
+            decorate(function)
+
+
 @pytest.mark.parametrize("contextvars", [False, True])
 def test_a_snapshot_is_replayed_any_number_of_times_at_once(installed: Flask, contextvars: bool) -> None:
     all_in = threading.Barrier(8)
@@ -880,3 +925,27 @@ def test_contextvars_option_carries_the_other_context_variables(app: Flask) -> N
         var.reset(token)
         with suppress_inheritance():
             assert pool.submit(var.get).result(30) == "unset"
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_a_g_without_a_dict_stays_home_and_is_said_once(
+    app: Flask, share: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Slotted:
+        __slots__ = ("user",)
+
+    app.app_ctx_globals_class = Slotted  # type: ignore[assignment]
+    install(app, share=share)
+    with app.test_request_context("/alices"):
+        g.user = "alice"
+        for _ in range(2):
+            assert in_thread(lambda: (flask.current_app.name, request.path, is_inherited())) == (
+                "tests",
+                "/alices",
+                True,
+            )
+            assert in_thread(lambda: hasattr(g, "user")) is share
+            assert in_thread(lambda: [replay.inherited for replay in running()]) == [()]
+    said = [(record.levelname, record.exc_info) for record in caplog.records if Slotted.__qualname__ in record.message]
+    assert said == ([] if share else [("WARNING", None)])
+    assert len(caplog.records) == len(said)
