@@ -2,6 +2,8 @@
 
 Every wrapper has the same shape. Without an active app context, or with one whose app has no policy, it passes straight
 through. Else it takes a snapshot, unless the thread or callable is ignored, and binds it to what is going to run.
+
+wrapt gives None as the instance where somebody calls the attribute of the class with something else, or with nothing.
 """
 
 from __future__ import annotations
@@ -95,7 +97,7 @@ def _init(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, arg
     # The fallback, for a thread that is started outside of the context.
     wrapped(*args, **kwargs)
     ctx = active()
-    if ctx is None or (policy := policy_for(ctx.app)) is None:
+    if ctx is None or (policy := policy_for(ctx.app)) is None or thread is None:
         return
     if (snapshot := _thread_snapshot(policy, ctx, thread)) is not None:
         bound = BoundRun(snapshot, holds=policy_for)
@@ -113,6 +115,8 @@ _BASES = len(threading.Thread.__mro__)
 
 
 def _start(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, args: Args, kwargs: Kwargs) -> t.Any:
+    if thread is None:
+        return wrapped(*args, **kwargs)
     ctx, bound = active(), kept(thread)
     policy = None if ctx is None else policy_for(ctx.app)
     if bound is None and policy is None:
@@ -228,7 +232,7 @@ def _serve(policy_for: PolicyFor, wrapped: Wrapped, app: Flask, args: Args, kwar
 
 
 def _push(policy_for: PolicyFor, wrapped: Wrapped, request_ctx: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
-    if active() is None or not flask_context.wants_app_context(request_ctx):
+    if active() is None or request_ctx is None or not flask_context.wants_app_context(request_ctx):
         return wrapped(*args, **kwargs)
     return flask_context.push_with_app_context(request_ctx, lambda: wrapped(*args, **kwargs))
 

@@ -23,10 +23,11 @@ from unittest import mock
 import flask
 import pytest
 import werkzeug.serving
+import wrapt
 from flask import Flask, g, request
 from flask.sessions import SecureCookieSessionInterface
 
-from flaskthreads_autopatch import disable, enable, install, is_inherited, suppress_inheritance
+from flaskthreads_autopatch import disable, enable, install, is_inherited, patches, suppress_inheritance
 from flaskthreads_autopatch import flask_context as fc
 from flaskthreads_autopatch.snapshot import _say_once, logger
 
@@ -889,6 +890,42 @@ def test_a_map_that_a_signal_interrupts_goes_on_with_its_context(installed: Flas
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert seen == ["alice", "alice"]
+
+
+# What is no thread, no pool
+
+
+class Duck:
+    pass
+
+
+@pytest.mark.parametrize("point", patches.POINTS, ids=lambda point: point.attribute)
+def test_a_call_without_an_instance_does_what_it_does_without_the_patches(
+    app: Flask, point: patches.PatchPoint
+) -> None:
+    owner, attribute, _ = wrapt.resolve_path(point.module, point.attribute)
+
+    def outcomes() -> list[str]:
+        found = []
+        for args in ((), (None,), (object(),), (Duck(),), (Duck(), 1), (Duck(), 1, [])):
+            try:
+                getattr(owner, attribute)(*args)
+                found.append("")
+            except Exception as error:
+                found.append(repr(error))
+        return found
+
+    def on_and_off() -> None:
+        install(app)
+        on = outcomes()
+        disable()
+        assert on == outcomes()
+
+    on_and_off()
+    with app.app_context():
+        on_and_off()
+        install(app)
+        in_thread(on_and_off)
 
 
 # A request context of the thread's own
