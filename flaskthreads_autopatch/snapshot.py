@@ -86,8 +86,14 @@ class Snapshot:
         self._shared_g = self._entries = None
         if policy.share:
             self._shared_g = ctx.g
-        elif source := ctx.g.__dict__:
-            self._entries = self._take(source.copy(), policy)
+        else:
+            try:
+                source = ctx.g.__dict__
+            except AttributeError:
+                source = _EMPTY
+                _say_no_dict(f"{type(ctx.g).__module__}.{type(ctx.g).__qualname__}")
+            if source:
+                self._entries = self._take(source.copy(), policy)
         if policy.preload:
             _read_body(flask_context.active_request(ctx))
         self.lent = flask_context.lendable(ctx) if policy.request else None
@@ -104,7 +110,7 @@ class Snapshot:
     def inherited(self) -> tuple[str, ...]:
         """The names of the entries of ``g`` that are inherited."""
         if self._shared_g is not None:
-            return tuple(self._shared_g.__dict__.copy())
+            return tuple(getattr(self._shared_g, "__dict__", _EMPTY).copy())
         return () if self._entries is None else (*self._entries[0], *self._entries[2])
 
     def run(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -248,6 +254,16 @@ _STAYED = "g.%s stayed home because it is a %s: %s. In a thread it is an Attribu
 def _say_once(name: str, cls: str, reason: str) -> None:
     with suppress_inheritance():  # a logging handler may start a thread, whose capture would come here again
         logger.debug(_STAYED, name, cls, reason)
+
+
+@functools.lru_cache(maxsize=1024)
+def _say_no_dict(cls: str) -> None:
+    with suppress_inheritance():  # as in _say_once
+        logger.warning(
+            "The entries of g are not inherited: app_ctx_globals_class is %s, whose instances have no __dict__. The app"
+            " and the request are. Take __slots__ out of the class, or set share=True.",
+            cls,
+        )
 
 
 def _read_body(request: t.Any) -> None:

@@ -17,7 +17,7 @@ from flask import Flask, appcontext_popped, appcontext_pushed, appcontext_tearin
 from flask.ctx import AppContext
 from flask.globals import app_ctx
 
-from flaskthreads_autopatch import Policy, install, is_inherited, suppress_inheritance
+from flaskthreads_autopatch import Policy, install, is_inherited, running, suppress_inheritance
 from flaskthreads_autopatch import flask_context as fc
 from flaskthreads_autopatch.snapshot import Snapshot, capture
 
@@ -868,3 +868,27 @@ def test_contextvars_option_carries_the_other_context_variables(app: Flask) -> N
         var.reset(token)
         with suppress_inheritance():
             assert pool.submit(var.get).result(30) == "unset"
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_a_g_without_a_dict_stays_home_and_is_said_once(
+    app: Flask, share: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Slotted:
+        __slots__ = ("user",)
+
+    app.app_ctx_globals_class = Slotted  # type: ignore[assignment]
+    install(app, share=share)
+    with app.test_request_context("/alices"):
+        g.user = "alice"
+        for _ in range(2):
+            assert in_thread(lambda: (flask.current_app.name, request.path, is_inherited())) == (
+                "tests",
+                "/alices",
+                True,
+            )
+            assert in_thread(lambda: hasattr(g, "user")) is share
+            assert in_thread(lambda: [replay.inherited for replay in running()]) == [()]
+    said = [(record.levelname, record.exc_info) for record in caplog.records if Slotted.__qualname__ in record.message]
+    assert said == ([] if share else [("WARNING", None)])
+    assert len(caplog.records) == len(said)
