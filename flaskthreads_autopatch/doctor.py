@@ -61,7 +61,7 @@ def report(status: Status) -> Iterator[str]:
     yield f"The patches are {_on(status.enabled)}."
     if status.policy is not None:
         yield from _policy_lines("every app, by enable()", status.policy)
-    for name, policy in status.apps.items():
+    for name, policy in status.apps:
         yield from _policy_lines(f"app {name!r}", policy)
     yield "Layers, from the outside in:"
     for name, origins in status.patch_points.items():
@@ -74,7 +74,7 @@ def as_data(status: Status) -> dict[str, t.Any]:
     def options(policy: Policy) -> dict[str, t.Any]:
         return {name: {"value": getattr(policy, name), "source": policy.source(name)} for name in OPTIONS}
 
-    apps = {name: options(policy) for name, policy in status.apps.items()}
+    apps = [{"name": name, "policy": options(policy)} for name, policy in status.apps]
     return dataclasses.asdict(status) | {"policy": status.policy and options(status.policy), "apps": apps}
 
 

@@ -33,8 +33,8 @@ class Status:
     """Whether any patch is applied."""
     policy: Policy | None
     """The policy for apps that are not installed, before their own config; None unless `enable` was called."""
-    apps: dict[str, Policy]
-    """By name, the policy of each app that is installed, or that `enable` has met."""
+    apps: tuple[tuple[str, Policy], ...]
+    """The name and the policy of each app that is installed, or that `enable` has met: names may be the same."""
     patch_points: dict[str, list[str]]
     """By patch point, where each layer that lies on it comes from (a module), from the outside in."""
     versions: dict[str, str]
@@ -136,7 +136,7 @@ def status() -> Status:
         return Status(
             enabled=_state.patches.applied,
             policy=_state.policy,
-            apps={app.name: app.extensions[EXTENSION] for app in _state.apps},
+            apps=tuple((app.name, app.extensions[EXTENSION]) for app in sorted(_state.apps, key=lambda app: app.name)),
             patch_points=_state.patches.describe(),
             versions={
                 "flaskthreads_autopatch": __version__,

@@ -114,7 +114,7 @@ def test_status_is_the_same_data(monkeypatch):
     monkeypatch.setenv("FLASKTHREADS_AUTOPATCH_PRELOAD", "0")
 
     status = flaskthreads_autopatch.status()
-    policy = status.apps["tests"]
+    policy = dict(status.apps)["tests"]
     sources = {option: policy.source(option) for option in ("share", "request", "preload", "exclude")}
     assert sources == {"share": "keyword", "request": "Flask config", "preload": "environment", "exclude": "default"}
     assert flaskthreads_autopatch.Policy(share=True).source("share") is None
@@ -162,7 +162,9 @@ def test_the_command_with_an_app_that_is_installed(tmp_path):
     assert (exit_status, found["well"], found["problems"]) == (0, True, [])
     assert [check["kind"] for check in found["self_test"]] == KINDS
     assert found["status"]["policy"] is None
-    assert found["status"]["apps"]["kiosk"] == {
+    (kiosk,) = found["status"]["apps"]
+    assert kiosk["name"] == "kiosk"
+    assert kiosk["policy"] == {
         "share": {"value": True, "source": "keyword"},
         "request": {"value": False, "source": "Flask config"},
         "preload": {"value": True, "source": "environment"},

@@ -316,4 +316,4 @@ def test_a_thousand_apps_leave_none_behind(switch: Callable[[Flask], None] | Non
         executor.submit(int).result(LIMIT)
         gc.collect()
         assert alive(refs) == []
-        assert flaskthreads_autopatch.status().apps == {}
+        assert flaskthreads_autopatch.status().apps == ()

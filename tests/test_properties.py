@@ -166,7 +166,7 @@ class Machine(RuleBasedStateMachine):
         # One on each, also where somebody had thrown ours out together with theirs; or none.
         assert alive == dict.fromkeys(BORN_WITH, int(on))
         if not on:
-            assert flaskthreads_autopatch.status().apps == {}
+            assert flaskthreads_autopatch.status().apps == ()
             covered = {point.name for point, layer in self.foreign if lies_on(point, layer)}
             changed = {name for name, found in attributes().items() if found is not BORN_WITH[name]}
             assert changed == covered

@@ -19,6 +19,7 @@ from flask import Flask, g
 import flaskthreads_autopatch
 from flaskthreads_autopatch import (
     disable,
+    doctor,
     enable,
     install,
     is_enabled,
@@ -146,14 +147,28 @@ def test_a_wrong_option_in_the_config_of_an_app_met_later(app: Flask, caplog: py
 
 def test_status(app: Flask) -> None:
     off = status()
-    assert (off.enabled, off.policy, off.apps) == (False, None, {})
+    assert (off.enabled, off.policy, off.apps) == (False, None, ())
     assert set(off.patch_points) == set(BORN_WITH)
     enable(share=True)
     install(app, preload=True)
     on = status()
     assert on.enabled
     assert on.policy == flaskthreads_autopatch.Policy(share=True)
-    assert on.apps == {"tests": flaskthreads_autopatch.Policy(preload=True)}
+    assert on.apps == (("tests", flaskthreads_autopatch.Policy(preload=True)),)
+
+
+def test_status_has_each_of_two_apps_of_one_name(app: Flask) -> None:
+    same_name, another = Flask(app.name), Flask("another")
+    install(app, preload=True)
+    install(same_name)
+    install(another)
+    apps = status().apps
+    assert [name for name, _ in apps] == ["another", "tests", "tests"]
+    assert {policy.preload for _, policy in apps[1:]} == {True, False}
+    data = doctor.as_data(status())["apps"]
+    assert [each["name"] for each in data] == ["another", "tests", "tests"]
+    assert sorted(each["policy"]["preload"]["value"] for each in data) == [False, False, True]
+    assert sum(line.startswith("Configuration of app 'tests'") for line in doctor.report(status())) == 2
 
 
 def test_apps_are_held_weakly() -> None:
