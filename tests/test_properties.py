@@ -224,15 +224,18 @@ class Machine(RuleBasedStateMachine):
             thread, seen = self.make(kind)
             thread.start()
             thread.join(LIMIT)
-        self.check(seen, expected)
+        self.check_thread(seen, expected)
+
+    def check_thread(self, seen: list[object], expected: object) -> None:
+        # Where somebody has thrown our layer out together with theirs, nothing is left to inherit by.
+        self.check(seen, expected if ours_alive(START) else None)
 
     @rule(place=places, suppressed=st.booleans())
     def task(self, place: str, suppressed: bool) -> None:
         seen: list[object] = []
         with self.at(place, suppressed) as expected:
             self.pool.submit(self.look, seen).result(LIMIT)
-        # Where somebody has thrown our layer out together with theirs, nothing is left to inherit by.
-        self.check(seen, expected if ours_alive(SUBMIT) else None)
+        self.check(seen, expected if ours_alive(SUBMIT) else None)  # as in check_thread
 
     @rule(place=places, kind=kinds, suppressed=st.booleans())
     def make_for_later(self, place: str, kind: str, suppressed: bool) -> None:
@@ -247,11 +250,11 @@ class Machine(RuleBasedStateMachine):
         if isinstance(made_in, tuple) and not self.should_inherit(made_in[0]):
             made_in = None
         with self.at(place, suppressed) as expected:
-            if ours_alive(START) == 0 or not (suppressed or self.should_inherit(place)):
+            if not (suppressed or self.should_inherit(place)):
                 expected = made_in
             thread.start()
             thread.join(LIMIT)
-        self.check(seen, expected)
+        self.check_thread(seen, expected)
 
     def teardown(self) -> None:
         self.end.close()
@@ -290,6 +293,19 @@ def test_enable_puts_back_a_layer_that_somebody_threw_out_together_with_theirs()
     machine.task("A", suppressed=False)
     machine.enable()
     machine.task("A", suppressed=False)
+    machine.teardown()
+
+
+def test_a_thread_inherits_nothing_where_somebody_threw_our_layer_out_together_with_theirs() -> None:
+    machine = Machine()
+    theirs = PlainLayer(START)
+    machine.enable()
+    machine.make_for_later("A", "thread", suppressed=False)
+    theirs.take_off()
+    machine.thread("A", "thread", suppressed=False)
+    machine.start_what_was_made("A", suppressed=False)
+    machine.enable()
+    machine.thread("A", "thread", suppressed=False)
     machine.teardown()
 
 
