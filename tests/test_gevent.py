@@ -111,3 +111,46 @@ def test_gunicorn_gevent_worker_never_mixes_requests_up(server: str) -> None:
     assert [(answer["seen"], answer["n"]) for answer in answers] == [([user], 10) for user in users]
     # One context for each request, five threads and five tasks of it.
     assert get("/counts") == {"pushed": 40 * 11, "torn down": 40 * 11}
+
+
+RUNNING = """
+from gevent import monkey
+monkey.patch_all()
+import json, threading
+from concurrent.futures import ThreadPoolExecutor
+import gevent
+from flask import Flask
+import flaskthreads_autopatch as autopatch
+app = Flask("greenlets")
+autopatch.install(app)
+here, opened = threading.Semaphore(0), threading.Event()
+idents = {}
+def work(name):
+    idents[name] = threading.get_ident()
+    here.release()
+    opened.wait()
+with app.test_request_context("/order"):
+    thread = threading.Thread(target=work, args=["thread"], name="thread")
+    thread.start()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="pool")
+    task = pool.submit(work, "pool_0")
+    greenlet = gevent.spawn(autopatch.copy_current_app_context(work), "greenlet")
+    for _ in range(3):
+        here.acquire()
+found = {r.thread_ident: [r.kind, r.thread_name, r.path] for r in autopatch.running()}
+opened.set()
+thread.join()
+task.result()
+greenlet.join()
+print(json.dumps([{name: found.pop(ident) for name, ident in idents.items()}, found, len(autopatch.running())]))
+"""
+
+
+def test_running_tells_greenlets_apart() -> None:
+    result = subprocess.run([sys.executable, "-c", RUNNING], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    by_name, others, left = json.loads(result.stdout)
+    # A greenlet that is not a thread's has no name that threading knows.
+    assert by_name.pop("greenlet")[1].startswith("thread ")
+    assert by_name == {"thread": ["thread", "thread", "/order"], "pool_0": ["task", "pool_0", "/order"]}
+    assert (others, left) == ({}, 0)
