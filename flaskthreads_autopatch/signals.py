@@ -14,7 +14,7 @@ from flask import Flask
 from flask.ctx import AppContext
 
 from . import flask_context, parents
-from .register import describe, replays
+from .register import Entry, describe, replays
 from .watch import overdue, say_ended
 
 _namespace = t.cast(t.Any, flask.signals).Namespace()
@@ -38,9 +38,8 @@ def begin(ctx: AppContext) -> None:
         _send(context_inherited, ctx.app, replay=describe(replays[ctx], threading.current_thread().name))
 
 
-def end(ctx: AppContext, error: BaseException | None) -> None:
-    """Take the replay of *ctx* out of the register, and tell who listens or has been warned of it."""
-    entry = replays.pop(ctx)
+def end(ctx: AppContext, entry: Entry, error: BaseException | None) -> None:
+    """Tell who listens, or has been warned of it, that the replay of *ctx*, which was *entry*, has ended."""
     if (late := overdue.pop(ctx, None)) is not None:
         say_ended(late)
     if released_receivers:

@@ -139,14 +139,14 @@ class Snapshot:
         *bare*: the context variables here are made for this replay.
         """
         ctx: t.Any = None
-        token = error = own_g = None
+        token = error = own_g = entry = None
         entries = self._entries
         try:
             if not bare and (self._context is not None or foreign_request() is not None):
                 return self._own_context().run(self.replay, fn, args, kwargs, kind, shown, True)
             ctx, token = flask_context.enter(self.app, self.lent, fn)
             own_g = ctx.g
-            replays[ctx] = get_ident(), monotonic(), self, fn if shown is None else shown, kind
+            entry = replays[ctx] = get_ident(), monotonic(), self, fn if shown is None else shown, kind
             try:
                 if self._shared_g is not None:
                     ctx.g = self._shared_g
@@ -169,13 +169,13 @@ class Snapshot:
                 try:
                     flask_context.leave(ctx, token, error, fn)
                 finally:
+                    # In this order: who finds it in the register no more, after it has noted it as overdue, says so.
+                    del replays[ctx]
                     if released_receivers or overdue:
-                        signals.end(ctx, error)
-                    else:
-                        del replays[ctx]
+                        signals.end(ctx, entry, error)
         finally:
             # The traceback of an exception that is kept, as a future keeps it, keeps this frame and its variables.
-            del self, fn, args, kwargs, shown, ctx, token, error, own_g, entries
+            del self, fn, args, kwargs, shown, ctx, token, error, own_g, entry, entries
 
     def _own_context(self) -> contextvars.Context:
         # A copy: a Context can be entered once at a time.

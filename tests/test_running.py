@@ -39,6 +39,7 @@ from flaskthreads_autopatch import (
     parents,
     register,
     running,
+    snapshot,
     watch,
 )
 from flaskthreads_autopatch.policy import resolve
@@ -533,6 +534,18 @@ def test_outlived_is_zero_where_nobody_listened_when_it_was_captured(installed: 
 
 
 @needs_blinker
+def test_nobody_watches_where_nobody_asks(installed: Flask, no_watcher: None) -> None:
+    before = len(appcontext_tearing_down.receivers)
+    with installed.app_context():
+        copy_current_app_context(int)
+    assert len(appcontext_tearing_down.receivers) == before
+    with installed.app_context(), context_released.connected_to(lambda sender, **values: None):
+        copy_current_app_context(int)
+    assert len(appcontext_tearing_down.receivers) == before + 1
+    assert watch._state.thread is None
+
+
+@needs_blinker
 def test_after_disable_nobody_notes_the_end_of_a_context(app: Flask, no_watcher: None) -> None:
     before = len(appcontext_tearing_down.receivers)
     flaskthreads_autopatch.install(app, warn_after=60)
@@ -630,6 +643,27 @@ def test_a_thread_that_does_not_outlive_its_context_never_warns(
         thread.join(LIMIT)
     watcher.join(LIMIT)
     assert warnings_in(caplog) == []
+
+
+def test_a_replay_that_ends_while_it_is_warned_of_says_its_end(
+    app: Flask, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, no_watcher: None
+) -> None:
+    class Window:
+        """Has the watching thread look right after the replay has asked whether anything is overdue."""
+
+        def __bool__(self) -> bool:
+            found = bool(watch.overdue)
+            with monkeypatch.context() as patch:
+                patch.setattr(parents, "seconds_over", lambda parent: 61.0)
+                watch._look()
+            return found
+
+    monkeypatch.setattr(snapshot, "overdue", Window())
+    flaskthreads_autopatch.install(app, warn_after=60)
+    with app.app_context():
+        assert copy_current_app_context(int)() == 0
+    assert warnings_in(caplog) == []
+    assert watch.overdue == {}
 
 
 def test_one_thread_watches_for_all(app: Flask, gate: Gate, no_watcher: None) -> None:

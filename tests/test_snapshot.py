@@ -415,6 +415,13 @@ def test_a_body_that_cannot_be_preloaded_is_said_and_the_thread_runs(
     assert "preload: reading the body" in caplog.text
 
 
+def test_preload_without_a_request_reads_nothing(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    install(app, preload=True)
+    with app.app_context():
+        assert in_thread(is_inherited)
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("preload", [False, True])
 def test_the_body_is_left_unread_without_preload(app: Flask, preload: bool) -> None:
     install(app, preload=preload)
@@ -905,11 +912,12 @@ def test_a_teardown_inside_somebody_elses_request_does_not_see_it(installed: Fla
         assert request.path == "/bobs"
 
 
-def test_contextvars_option_carries_the_other_context_variables(app: Flask) -> None:
+@pytest.mark.parametrize("carried", [False, True])
+def test_contextvars_option_carries_the_other_context_variables(app: Flask, carried: bool) -> None:
     import contextvars
 
     var: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="unset")
-    install(app, contextvars=True)
+    install(app, contextvars=carried)
     with app.app_context(), ThreadPoolExecutor(1) as pool:
         pool.submit(int).result(30)  # starts the worker
         token = var.set("parent")
@@ -919,8 +927,11 @@ def test_contextvars_option_carries_the_other_context_variables(app: Flask) -> N
             var.set("child")
             return before, is_inherited()
 
-        assert pool.submit(work).result(30) == ("parent", True)
-        assert pool.submit(work).result(30) == ("parent", True)
+        if carried:
+            assert pool.submit(work).result(30) == ("parent", True)
+            assert pool.submit(work).result(30) == ("parent", True)
+        else:
+            assert pool.submit(lambda: (var.get(), is_inherited())).result(30) == ("unset", True)
         assert var.get() == "parent"
         var.reset(token)
         with suppress_inheritance():

@@ -106,12 +106,13 @@ def _part_columns() -> list[Column]:
 def _register(snapshot: Snapshot) -> None:
     # What a replay does for it, in the same words.
     ctx, fn, shown, kind = IN_REGISTER, task, None, TASK
-    replays[ctx] = get_ident(), monotonic(), snapshot, fn if shown is None else shown, kind
+    entry = replays[ctx] = get_ident(), monotonic(), snapshot, fn if shown is None else shown, kind
     if inherited_receivers:
         raise AssertionError
+    del replays[ctx]
     if released_receivers or overdue:
         raise AssertionError
-    del replays[ctx]
+    del entry
 
 
 @contextlib.contextmanager
