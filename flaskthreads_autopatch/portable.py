@@ -83,7 +83,7 @@ def take(allowed: AllowList, settings: Callable[[Flask], Policy] = policy_or_def
         return ""
     policy = settings(ctx.app)
     message: dict[str, t.Any] = {}
-    entries = vars(ctx.g)
+    entries = getattr(ctx.g, "__dict__", {})  # an app_ctx_globals_class may have slots: of that nothing is carried
     if carried := {name: entries[name] for name in allowed.g if name in entries}:
         message["g"] = carried
         for name, value in carried.items() if policy.exclude else ():
@@ -168,10 +168,9 @@ def replay(app: Flask, message: str, fn: Callable[..., R], args: t.Any, kwargs: 
     else:
         ctx, token = flask_context.enter_with_request(app, _complete(environ), shown)
     try:
-        entries = vars(ctx.g)
         for name, value in carried.get("g", {}).items():
             # What a receiver of appcontext_pushed has put there wins, as in a thread.
-            entries.setdefault(name, value)
+            vars(ctx.g).setdefault(name, value)
         return fn(*args, **kwargs)
     except BaseException as exc:
         error = exc

@@ -8,6 +8,7 @@ import decimal
 import enum
 import functools
 import gc
+import os
 import typing as t
 import uuid
 import weakref
@@ -137,6 +138,17 @@ def test_what_the_apps_own_json_loses_is_refused() -> None:
 def test_a_name_that_is_not_there_is_not_there(app: Flask) -> None:
     with shop.in_request(app, **{"X-Request-ID": ""}):
         assert carry(shop.look, shop.APP, g=("nobody",), headers=("X-Nothing",))()["g"] == {}
+
+
+def test_of_a_g_with_slots_nothing_is_carried(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slots:
+        __slots__ = ("user_id",)
+
+    monkeypatch.setattr(app, "app_ctx_globals_class", Slots)
+    with app.app_context():
+        g.user_id = "alice"
+        carried = carry(os.getpid, shop.APP, g=("user_id",))
+    assert carried() == os.getpid()
 
 
 @pytest.mark.parametrize("name", ["lambda", "local", "partial", "instance", "bound", "builtin", "replaced"])
