@@ -556,6 +556,26 @@ def test_after_disable_nobody_notes_the_end_of_a_context(app: Flask, no_watcher:
     assert len(appcontext_tearing_down.receivers) == before
 
 
+@needs_blinker
+def test_what_a_task_starts_inherits_though_somebody_listens(installed: Flask) -> None:
+    with installed.app_context(), context_inherited.connected_to(lambda sender, **values: None):
+        g.user = "alice"
+        assert in_thread(lambda: in_thread(lambda: g.user)) == "alice"
+
+
+@needs_blinker
+def test_a_receiver_may_be_async(installed: Flask) -> None:
+    pytest.importorskip("asgiref")
+    seen: list[str] = []
+
+    async def receive(sender: Flask, replay: Replay, **values: object) -> None:
+        seen.append(replay.kind)
+
+    with context_inherited.connected_to(receive), context_released.connected_to(receive), installed.app_context():
+        copy_current_app_context(int)()
+    assert seen == ["task"] * (2 if flask_context._takes_async_wrapper else 0)
+
+
 # warn_after ---------------------------------------------------------------------------------------
 
 
