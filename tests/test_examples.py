@@ -372,7 +372,7 @@ def debugtoolbar_threads(example: Example) -> None:
     taken.set()
     rows = re.findall(r'<tr class="(\w+)">', page)
     assert Counter(rows) == {"returned": 6, "raised": 1, "running": 1}, f"{len(rows)} rows"
-    assert "raised builtins:TimeoutError" in page
+    assert "raised builtins:<wbr>TimeoutError" in page
     assert "not password: excluded by" in page
 
 
