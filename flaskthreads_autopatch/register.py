@@ -1,7 +1,7 @@
 """The replays that are going on right now: a register, and what can be read from it.
 
 The register is one dictionary. A replay puts its entry there and takes it out, each a single operation, which is atomic
-on free-threaded builds too: no lock, 120 ns for both. What an entry means is found out when somebody asks, and told in
+on free-threaded builds too: no lock, 160 ns for both, of which 60 are the clock and the thread's ident. What an entry means is found out when somebody asks, and told in
 plain strings and numbers, which keep no context, request or thread alive.
 """
 

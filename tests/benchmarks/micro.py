@@ -98,8 +98,9 @@ def _part_columns() -> list[Column]:
         columns.append(Column(f"enter and leave, {name}", lambda: IN_A_WORKER(_enter_and_leave, taken[0]), state))
         columns.append(Column(f"replay, {name}", lambda: IN_A_WORKER(taken[0].replay, task, (), {}), state))
     state = functools.partial(_snapshot_taken, app_context, taken)
-    columns.append(Column("nothing, called in a worker", lambda: IN_A_WORKER(_nothing, taken[0]), state))
+    columns.append(Column("nothing, called in a worker", lambda: IN_A_WORKER(_not_at_all, taken[0]), state))
     columns.append(Column("the register of running()", lambda: IN_A_WORKER(_register, taken[0]), state))
+    columns.append(Column("does anybody listen?", lambda: IN_A_WORKER(_listeners, taken[0]), state))
     return columns
 
 
@@ -107,12 +108,19 @@ def _register(snapshot: Snapshot) -> None:
     # What a replay does for it, in the same words.
     ctx, fn, shown, kind = IN_REGISTER, task, None, TASK
     entry = replays[ctx] = get_ident(), monotonic(), snapshot, fn if shown is None else shown, kind
+    del replays[ctx]
+    del entry
+
+
+def _not_at_all(snapshot: Snapshot) -> None:
+    pass
+
+
+def _listeners(snapshot: Snapshot) -> None:
     if inherited_receivers:
         raise AssertionError
-    del replays[ctx]
     if released_receivers or overdue:
         raise AssertionError
-    del entry
 
 
 @contextlib.contextmanager
