@@ -1,8 +1,9 @@
 """The replays that are going on right now: a register, and what can be read from it.
 
 The register is one dictionary. A replay puts its entry there and takes it out, each a single operation, which is atomic
-on free-threaded builds too: no lock, 160 ns for both, of which 60 are the clock and the thread's ident. What an entry means is found out when somebody asks, and told in
-plain strings and numbers, which keep no context, request or thread alive.
+on free-threaded builds too: no lock, 160 ns for both, of which 60 are the clock and the thread's ident. What an entry
+means is found out when somebody asks, and told in plain strings and numbers, which keep no context, request or thread
+alive.
 """
 
 from __future__ import annotations
