@@ -109,10 +109,12 @@ def _init(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, arg
 
 def _has_start_of_its_own(cls: type) -> bool:
     # It may bypass ours, as the one that OpenTelemetry puts into Timer.
-    return cls is not threading.Thread and any("start" in vars(base) for base in cls.__mro__[:-_BASES])
-
-
-_BASES = len(threading.Thread.__mro__)
+    for base in cls.__mro__:
+        if base.__qualname__ == "Thread" and base.__module__ == "threading":
+            return False
+        if "start" in vars(base):
+            return True
+    return False
 
 
 def _start(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, args: Args, kwargs: Kwargs) -> t.Any:

@@ -274,12 +274,22 @@ def test_a_start_that_fails_holds_nothing(installed: Flask) -> None:
     assert alive(refs) == []
 
 
+class Mixin:
+    pass
+
+
+class Mixed(threading.Thread, Mixin):
+    pass
+
+
 @pytest.mark.usefixtures("no_collector")
-def test_a_thread_made_and_never_started_goes_with_the_collector(installed: Flask) -> None:
-    thread, refs = watch(installed, lambda: threading.Thread(target=look))
+@pytest.mark.parametrize("cls", [threading.Thread, Mixed])
+def test_a_thread_made_and_never_started_holds_nothing_once_it_is_gone(
+    installed: Flask, cls: type[threading.Thread]
+) -> None:
+    thread, refs = watch(installed, lambda: cls(target=look))
     assert alive(refs)
     del thread
-    gc.collect()
     assert alive(refs) == []
 
 
