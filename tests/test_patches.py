@@ -27,7 +27,7 @@ import wrapt
 from flask import Flask, g, request
 from flask.sessions import SecureCookieSessionInterface
 
-from flaskthreads_autopatch import disable, enable, install, is_inherited, patches, suppress_inheritance
+from flaskthreads_autopatch import binding, disable, enable, install, is_inherited, patches, suppress_inheritance
 from flaskthreads_autopatch import flask_context as fc
 from flaskthreads_autopatch.snapshot import _say_once, logger
 
@@ -65,6 +65,33 @@ class Subclass(threading.Thread):
 class NoSuperInit(threading.Thread):
     def __init__(self) -> None:
         pass
+
+
+class OwnStart(threading.Thread):
+    def start(self) -> None:
+        super().start()
+
+
+def test_h20_a_run_that_somebody_wrapped_between_init_and_start(installed: Flask) -> None:
+    seen: list[str] = []
+
+    def wrapped() -> None:
+        seen.append("wrapped")
+        inner()
+
+    with installed.app_context():
+        g.user = "made"
+        thread = OwnStart(target=lambda: seen.append(g.user))
+        inner = thread.run
+        thread.run = wrapped  # type: ignore[method-assign]
+    with installed.app_context():
+        g.user = "started"
+        thread.start()
+        thread.join(30)
+    assert seen == ["wrapped", "started"]
+    # As somebody left it.
+    assert thread.run is wrapped
+    assert binding.KEY not in vars(thread)
 
 
 def test_h20_subclass_with_a_run_of_its_own(installed: Flask) -> None:
@@ -132,14 +159,15 @@ def test_h20_start_twice_raises_as_always(installed: Flask) -> None:
             NoSuperInit().start()
 
 
-def test_h20_run_without_start_runs_in_the_callers_own_context(installed: Flask) -> None:
+@pytest.mark.parametrize("cls", [threading.Thread, OwnStart])
+def test_h20_run_without_start_runs_in_the_callers_own_context(installed: Flask, cls: type[threading.Thread]) -> None:
     def work() -> None:
         g.by_run = fc.active()
 
     with installed.app_context():
-        threading.Thread(target=work).run()
+        cls(target=work).run()
         assert g.by_run is fc.active()
-        in_thread(lambda: threading.Thread(target=work).run())
+        in_thread(lambda: cls(target=work).run())
 
 
 def test_a_thread_made_inside_and_started_outside_inherits_from_where_it_was_made(installed: Flask) -> None:
