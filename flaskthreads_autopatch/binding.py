@@ -234,9 +234,8 @@ def bind_run(thread: threading.Thread, bound: BoundRun) -> Callable[[], None]:
         # A property, or a slot: it comes before the __dict__, and whatever lies in there would stay for ever.
         state.pop(KEY, None)
     else:
-        if not _is_method_of(run, bound):
-            bound.covered = before.covered if before is not None and _is_method_of(run, before) else run
-            state["run"] = MethodType(bound, thread)
+        bound.covered = before.covered if before is not None and _is_method_of(run, before) else run
+        state["run"] = MethodType(bound, thread)
         state[KEY] = bound
 
     def undo() -> None:

@@ -75,15 +75,18 @@ class OwnStart(threading.Thread):
 def test_h20_a_run_that_somebody_wrapped_between_init_and_start(installed: Flask) -> None:
     seen: list[str] = []
 
-    def wrapped() -> None:
-        seen.append("wrapped")
-        inner()
+    class Wrapper:
+        def __init__(self, run: t.Callable[[], object]) -> None:
+            self.inner = run
+
+        def run(self) -> None:
+            seen.append("wrapped")
+            self.inner()
 
     with installed.app_context():
         g.user = "made"
         thread = OwnStart(target=lambda: seen.append(g.user))
-        inner = thread.run
-        thread.run = wrapped  # type: ignore[method-assign]
+        thread.run = wrapped = Wrapper(thread.run).run  # type: ignore[method-assign]
     with installed.app_context():
         g.user = "started"
         thread.start()
