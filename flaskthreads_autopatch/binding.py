@@ -101,15 +101,11 @@ class BoundEnd(BoundTask):
     _self_others: tuple[BoundCallable, ...]
 
     def __call__(self, /, *args: t.Any, **kwargs: t.Any) -> t.Any:
-        try:
-            for other in self._self_others:
-                other._self_snapshot = None
-            snapshot, self._self_snapshot = self._self_snapshot, None
-            if snapshot is None:
-                return self.__wrapped__(*args, **kwargs)
-            return snapshot.replay(self.__wrapped__, args, kwargs, "callback")
-        finally:
-            del self, args, kwargs, other, snapshot
+        let_go(*self._self_others)
+        snapshot, self._self_snapshot = self._self_snapshot, None
+        if snapshot is None:
+            return self.__wrapped__(*args, **kwargs)
+        return snapshot.replay(self.__wrapped__, args, kwargs, "callback")
 
 
 def bind_with_ends(

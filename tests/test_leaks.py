@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -100,6 +101,26 @@ def with_callbacks(executor: ThreadPoolExecutor) -> Future[None]:
     return future
 
 
+def with_a_failing_callback(executor: ThreadPoolExecutor) -> list[logging.LogRecord]:
+    """What is logged of it, as an agent keeps it for a while."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    go, called = threading.Event(), threading.Event()
+    future = executor.submit(go.wait, LIMIT)
+    future.add_done_callback(look_and_fail)
+    future.add_done_callback(lambda future: called.set())
+    logger = logging.getLogger("concurrent.futures")
+    logger.addHandler(handler)
+    try:
+        go.set()
+        assert called.wait(LIMIT)
+    finally:
+        logger.removeHandler(handler)
+    assert [record.exc_info and record.exc_info[0] for record in records] == [Broken]
+    return records
+
+
 def cancelled(executor: ThreadPoolExecutor) -> Future[None]:
     go = threading.Event()
     executor.submit(lambda: (look(), go.wait(LIMIT)))
@@ -164,6 +185,7 @@ WAYS: dict[str, Callable[[Flask, Pools], object]] = {
     "future with result": lambda app, pools: done(pools.executor.submit(look)),
     "future with exception": lambda app, pools: done(pools.executor.submit(look_and_fail)),
     "future with callbacks": lambda app, pools: with_callbacks(pools.executor),
+    "failing callback": lambda app, pools: with_a_failing_callback(pools.executor),
     "cancelled future": lambda app, pools: cancelled(pools.executor),
     "map of an executor": lambda app, pools: list(pools.executor.map(look, range(3))),
     "apply_async": lambda app, pools: waited(pools.pool.apply_async(look)),
