@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import typing as t
@@ -85,8 +86,9 @@ def test_app_context_thread_outside_a_context() -> None:
         AppContextThread(target=print)
 
 
+@pytest.mark.parametrize("inside", [True, False])
 def test_app_context_thread_that_fails_to_start_can_be_started_later(
-    either: Flask, monkeypatch: pytest.MonkeyPatch
+    either: Flask, monkeypatch: pytest.MonkeyPatch, inside: bool
 ) -> None:
     starter = "_start_joinable_thread" if hasattr(threading, "_start_joinable_thread") else "_start_new_thread"
 
@@ -96,8 +98,11 @@ def test_app_context_thread_that_fails_to_start_can_be_started_later(
     with either.app_context():
         g.user = "where it was made"
         thread = Thread()
-    with either.app_context(), monkeypatch.context() as patch:
-        g.user = "where it failed"
+    with contextlib.ExitStack() as stack:
+        if inside:
+            stack.enter_context(either.app_context())
+            g.user = "where it failed"
+        patch = stack.enter_context(monkeypatch.context())
         patch.setattr(threading, starter, no_more_threads)
         with pytest.raises(RuntimeError, match="can't start new thread"):
             thread.start()

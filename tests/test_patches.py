@@ -544,6 +544,18 @@ def test_h21_a_callback_that_the_adding_thread_itself_sets_off_later(installed: 
     assert seen == ["alice"]
 
 
+def test_a_callback_that_is_called_again_runs_without_a_context(installed: Flask) -> None:
+    seen = Seen()
+    future: t.Any = Future()
+    with installed.app_context():
+        g.user = "alice"
+        future.add_done_callback(seen.note)
+    [callback] = future._done_callbacks
+    callback(future)
+    callback(future)
+    assert seen == ["alice", "no context"]
+
+
 def test_a_callback_that_raises_is_logged_by_the_future(installed: Flask, caplog: pytest.LogCaptureFixture) -> None:
     def fails(future: object) -> None:
         raise ValueError("in a callback")
