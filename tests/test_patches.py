@@ -544,6 +544,23 @@ def test_h21_a_callback_that_the_adding_thread_itself_sets_off_later(installed: 
     assert seen == ["alice"]
 
 
+def test_what_does_not_inherit_is_not_wrapped_either(installed: Flask) -> None:
+    def fn(*args: object) -> None: ...
+
+    other = Flask("not installed")
+    future: t.Any = Future()
+    pool = ThreadPool(1)
+    try:
+        with other.app_context():
+            future.add_done_callback(fn)
+            result: t.Any = pool.apply_async(fn)
+        result.get(30)
+    finally:
+        pool.terminate()
+    assert future._done_callbacks == [fn] and type(future._done_callbacks[0]) is type(fn)
+    assert result._callback is None and result._error_callback is None
+
+
 def test_a_callback_that_is_called_again_runs_without_a_context(installed: Flask) -> None:
     seen = Seen()
     future: t.Any = Future()
@@ -854,6 +871,14 @@ def test_h14_a_request_is_never_served_inside_an_inherited_context(served: Flask
             "dave /stream/dave " * 3,
             "alice /alices",
         ]
+
+
+def test_h14_a_context_that_nobody_inherited_is_reused_as_ever(served: Flask) -> None:
+    """As by a test that puts something on g for the view."""
+    with served.app_context():
+        g.user = "alice"
+        text = served.test_client().get("/bob").text
+    assert text == ("alice False /bob" if fc.REUSES_APP_CONTEXT else "nobody False /bob")
 
 
 def test_h14_a_server_started_from_a_thread_with_a_context(served: Flask) -> None:
