@@ -815,12 +815,20 @@ def test_h12_async_views(installed: Flask) -> None:
 
 
 def test_asyncio_run_in_a_thread_inherits(installed: Flask) -> None:
+    seen: list[str] = []
+
     async def main() -> str:
+        seen.append(user())
         return user()
 
     with installed.app_context(), ThreadPoolExecutor(1) as pool:
         g.user = "alice"
         assert pool.submit(asyncio.run, main()).result(30) == "alice"
+        for args in ((main(),), [main()]):
+            thread = threading.Thread(target=asyncio.run, args=args)
+            thread.start()
+            thread.join(30)
+    assert seen == ["alice"] * 3
 
 
 # Serving

@@ -21,7 +21,7 @@ from flask.globals import app_ctx
 
 from flaskthreads_autopatch import Policy, install, is_inherited, running, suppress_inheritance
 from flaskthreads_autopatch import flask_context as fc
-from flaskthreads_autopatch.snapshot import Snapshot, capture
+from flaskthreads_autopatch.snapshot import THREADS_INHERIT_CONTEXT, Snapshot, capture
 
 from .conftest import collectable, in_thread
 
@@ -781,9 +781,23 @@ def test_no_context_no_change(installed: Flask) -> None:
     assert in_thread(flask.has_app_context) is False
 
 
-def test_an_app_that_is_not_installed_is_left_alone(installed: Flask) -> None:
-    with Flask("other").app_context():
-        assert in_thread(is_inherited) is False
+def test_an_app_that_is_not_installed_is_left_alone(installed: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    import contextvars
+
+    var: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="unset")
+    context = contextvars.copy_context()
+
+    def start() -> None:
+        var.set("set")
+        with Flask("other").app_context(), ThreadPoolExecutor(1) as pool:
+            assert in_thread(is_inherited) is False
+            # As Python itself has it.
+            as_ever = ("set", True) if THREADS_INHERIT_CONTEXT else ("unset", False)
+            assert in_thread(lambda: (var.get(), flask.has_app_context())) == as_ever
+            assert pool.submit(lambda: (var.get(), flask.has_app_context())).result(30) == as_ever
+
+    context.run(start)
+    assert caplog.text == ""
 
 
 def test_is_inherited(installed: Flask) -> None:
