@@ -544,9 +544,18 @@ def test_h21_a_callback_that_the_adding_thread_itself_sets_off_later(installed: 
     assert seen == ["alice"]
 
 
-def test_what_does_not_inherit_is_not_wrapped_either(installed: Flask) -> None:
+def test_what_does_not_inherit_is_not_wrapped_either(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     def fn(*args: object) -> None: ...
 
+    submitted: list[object] = []
+    submit = ThreadPoolExecutor.submit
+
+    def below(pool: ThreadPoolExecutor, fn: t.Callable[..., t.Any]) -> Future[t.Any]:
+        submitted.append(fn)
+        return submit(pool, fn)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", below)
+    install(app)
     other = Flask("not installed")
     future: t.Any = Future()
     pool = ThreadPool(1)
@@ -554,9 +563,13 @@ def test_what_does_not_inherit_is_not_wrapped_either(installed: Flask) -> None:
         with other.app_context():
             future.add_done_callback(fn)
             result: t.Any = pool.apply_async(fn)
+            with ThreadPoolExecutor(1) as executor:
+                executor.submit(fn)
         result.get(30)
     finally:
         pool.terminate()
+        disable()
+    assert [type(given) for given in submitted] == [type(fn)]
     assert future._done_callbacks == [fn] and type(future._done_callbacks[0]) is type(fn)
     assert result._callback is None and result._error_callback is None
 
