@@ -844,6 +844,20 @@ def test_asyncio_run_in_a_thread_inherits(installed: Flask) -> None:
     assert seen == ["alice"] * 3
 
 
+def test_a_coroutine_that_is_ignored_does_not_inherit_in_a_thread_either(app: Flask) -> None:
+    seen: list[bool] = []
+
+    async def ignored() -> None:
+        seen.append(is_inherited())
+
+    install(app, ignore=[f"{__name__}:test_a_coroutine_that_is_ignored*"])
+    with app.app_context():
+        thread = threading.Thread(target=asyncio.run, args=(ignored(),))
+        thread.start()
+        thread.join(30)
+    assert seen == [False]
+
+
 # Serving
 
 
@@ -892,6 +906,36 @@ def test_h14_a_request_is_never_served_inside_an_inherited_context(served: Flask
             "dave /stream/dave " * 3,
             "alice /alices",
         ]
+
+
+def test_h14_a_streaming_response_is_closed_in_its_own_context(served: Flask) -> None:
+    seen: list[tuple[str, str]] = []
+
+    @served.get("/closing/<name>")
+    def closing(name: str) -> flask.Response:
+        g.user = name
+
+        @flask.stream_with_context
+        def generate() -> t.Iterator[str]:
+            try:
+                yield "first"
+                yield "second"
+            finally:
+                seen.append((g.user, request.path))
+
+        return flask.Response(generate())
+
+    def serve() -> None:
+        from werkzeug.test import EnvironBuilder, run_wsgi_app
+
+        response, status, _ = run_wsgi_app(served, EnvironBuilder("/closing/bob").get_environ())
+        assert (next(iter(response)), status) == (b"first", "200 OK")
+        response.close()
+
+    with served.app_context():
+        g.user = "alice"
+        in_thread(serve)
+    assert seen == [("bob", "/closing/bob")]
 
 
 def test_h14_a_context_that_nobody_inherited_is_reused_as_ever(served: Flask) -> None:
