@@ -910,6 +910,7 @@ def test_h14_a_request_is_never_served_inside_an_inherited_context(served: Flask
 
 def test_h14_a_streaming_response_is_closed_in_its_own_context(served: Flask) -> None:
     seen: list[tuple[str, str]] = []
+    closed: list[str] = []
 
     @served.get("/closing/<name>")
     def closing(name: str) -> flask.Response:
@@ -923,7 +924,9 @@ def test_h14_a_streaming_response_is_closed_in_its_own_context(served: Flask) ->
             finally:
                 seen.append((g.user, request.path))
 
-        return flask.Response(generate())
+        response = flask.Response(generate())
+        response.call_on_close(lambda: closed.append("closed"))
+        return response
 
     def serve() -> None:
         from werkzeug.test import EnvironBuilder, run_wsgi_app
@@ -931,6 +934,7 @@ def test_h14_a_streaming_response_is_closed_in_its_own_context(served: Flask) ->
         response, status, _ = run_wsgi_app(served, EnvironBuilder("/closing/bob").get_environ())
         assert (next(iter(response)), status) == (b"first", "200 OK")
         response.close()
+        assert closed == ["closed"]
 
     with served.app_context():
         g.user = "alice"
