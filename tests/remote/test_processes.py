@@ -309,6 +309,7 @@ def test_shutdown_is_passed_on_only_if_asked(app: Flask) -> None:
 
 def test_shutdown_cancels_what_was_submitted_here_and_no_more(app: Flask, tmp_path: Path) -> None:
     go = tmp_path / "go"
+    os.mkfifo(go)
     with ProcessPoolExecutor(1) as pool:
         running = pool.submit(go.read_text)
         # The engine hands out one task more than it has workers.
