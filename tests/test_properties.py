@@ -23,6 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 import flaskthreads_autopatch
 from flaskthreads_autopatch import is_inherited, patches, suppress_inheritance
+from flaskthreads_autopatch.snapshot import THREADS_INHERIT_CONTEXT
 
 from .conftest import BORN_WITH, attributes, changed
 
@@ -205,8 +206,9 @@ class Machine(RuleBasedStateMachine):
         seen.append((current_app.name, g.user) if has_app_context() and is_inherited() else has_app_context() or None)
 
     def check(self, seen: list[object], expected: object) -> None:
-        # A second task in the same worker: nothing of the first is left there.
-        assert seen == [expected]
+        # A second task in the same worker: nothing of the first is left there. (Where threads inherit context variables
+        # by themselves, they show the starter's context itself where we do not see to it that they are clean.)
+        assert seen in ([[None], [True]] if expected is None and THREADS_INHERIT_CONTEXT else [[expected]])
         signals, self.signals = self.signals, []
         assert signals == ([(name, expected[0]) for name in SIGNALS] if isinstance(expected, tuple) else [])
 
