@@ -87,7 +87,7 @@ class Layers:
             layer.alive.clear()
             self._buried.append((point, self._layers.pop(point)))
         for buried in self._buried:
-            if buried[0] == point and _regain(point, buried[1].handle):
+            if _regain(point, buried[1].handle):
                 self._buried.remove(buried)
                 self._layers[point] = buried[1]
                 buried[1].alive.append(True)

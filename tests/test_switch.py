@@ -248,11 +248,30 @@ def test_h22_on_again_while_a_foreign_layer_lies_above(
         replays.clear()
         assert inherits(app)
         assert len(replays) == 4  # two for two threads, two for two tasks
+        assert ours_on("threading.Thread.start") == ours_on("concurrent.futures.thread.ThreadPoolExecutor.submit") == 1
     disable()
     for remove in removers:
         remove()
     disable()
-    assert changed() == []
+    assert changed() == [] and switch._state.patches._buried == []
+
+
+def ours_on(point: str) -> int:
+    return status().patch_points[point].count("flaskthreads_autopatch.patches")
+
+
+def test_h22_on_twice_where_a_foreign_layer_hides_ours(app: Flask) -> None:
+    install(app)
+    remove = plain_layer(ThreadPoolExecutor, "submit")
+    install(app)
+    assert inherits(app)
+    assert [layer.alive for _, layer in switch._state.patches._buried] == [[]]
+    disable()
+    assert not inherits(app)
+    remove()
+    assert not inherits(app)
+    disable()
+    assert changed() == [] and switch._state.patches._buried == []
 
 
 @pytest.mark.parametrize("layer", LAYERS)
