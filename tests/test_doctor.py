@@ -78,7 +78,7 @@ def test_what_does_not_inherit(app):
 
 def test_what_is_not_torn_down():
     class NeverTornDown(Flask):
-        def do_teardown_appcontext(self, *args, **kwargs):
+        def do_teardown_appcontext(self, ctx, *args, **kwargs):
             pass
 
     app = NeverTornDown("tests")

@@ -233,6 +233,13 @@ def test_h22_off_while_a_foreign_layer_lies_above(app: Flask, layer: t.Callable[
     assert changed() == []
 
 
+@pytest.fixture
+def nothing_buried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers that the switches of other tests have thrown out stay noted: nobody can see that they are gone."""
+    monkeypatch.setattr(switch._state.patches, "_buried", [])
+
+
+@pytest.mark.usefixtures("nothing_buried")
 @pytest.mark.parametrize("layer", LAYERS)
 def test_h22_on_again_while_a_foreign_layer_lies_above(
     app: Flask, layer: t.Callable[..., t.Callable[[], None]]
@@ -260,6 +267,7 @@ def ours_on(point: str) -> int:
     return status().patch_points[point].count("flaskthreads_autopatch.patches")
 
 
+@pytest.mark.usefixtures("nothing_buried")
 def test_h22_on_twice_where_a_foreign_layer_hides_ours(app: Flask) -> None:
     install(app)
     remove = plain_layer(ThreadPoolExecutor, "submit")
