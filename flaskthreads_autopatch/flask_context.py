@@ -190,8 +190,7 @@ if _HAS_REQUEST_CONTEXT:
             request_ctx: t.Any = app.request_context(environ)
             request_ctx._flaskthreads_autopatch = True  # see wants_app_context
             # Where there is one, push() opens none.
-            name = "_session" if "_session" in vars(request_ctx) else "session"
-            setattr(request_ctx, name, _without_cookie(app, environ))
+            setattr(request_ctx, _SESSION, _without_cookie(app, environ))
             request_ctx.push()
         except BaseException as exc:
             leave(ctx, None, exc, fn)
@@ -244,9 +243,11 @@ if _HAS_REQUEST_CONTEXT:
         try:
             own_teardown = type(app) is not Flask and _owner_of_teardown(type(app)) is not Flask
             if app.teardown_appcontext_funcs or own_teardown or _tearing_down_receivers:
-                _tear_down(app, own_teardown, exc, fn)
-                if _cv_app.get(None) is not ctx:
-                    _cv_app.set(ctx)  # the same, by a teardown handler
+                try:
+                    _tear_down(app, own_teardown, exc, fn)
+                finally:
+                    if _cv_app.get(None) is not ctx:
+                        _cv_app.set(ctx)  # the same, by a teardown handler
         finally:
             if len(tokens) > 1:
                 del tokens[1:]  # the task has pushed this very context again

@@ -228,6 +228,24 @@ def test_every_teardown_handler_runs_though_each_raises_h9_h10(installed: Flask)
     assert ran[:6] == [(name, worker) for name in ("first", "second", "third")] * 2
 
 
+def test_a_teardown_that_exits_after_one_that_forgets_a_context_leaves_nothing_active(
+    installed: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    main = threading.main_thread()
+
+    def forget(exc: BaseException | None) -> None:
+        if threading.current_thread() is not main:
+            Flask("forgotten").app_context().push()
+
+    installed.teardown_appcontext(lambda exc: exit_() if threading.current_thread() is not main else None)
+    installed.teardown_appcontext(forget)
+    with ThreadPoolExecutor(1) as pool:
+        with installed.app_context():
+            assert pool.submit(has_app_context).exception(LIMIT) is not None
+        assert pool.submit(has_app_context).result(LIMIT) is False
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("where", ["handler", "receiver"])
 def test_a_teardown_that_exits_keeps_nothing_from_being_torn_down(installed: Flask, where: str) -> None:
     # As gevent's Timeout and GreenletExit, which are no Exceptions either, may strike in a handler that waits.

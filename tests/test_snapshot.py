@@ -19,7 +19,14 @@ from flask import Flask, appcontext_popped, appcontext_pushed, appcontext_tearin
 from flask.ctx import AppContext
 from flask.globals import app_ctx
 
-from flaskthreads_autopatch import Policy, install, is_inherited, running, suppress_inheritance
+from flaskthreads_autopatch import (
+    Policy,
+    copy_current_app_context,
+    install,
+    is_inherited,
+    running,
+    suppress_inheritance,
+)
 from flaskthreads_autopatch import flask_context as fc
 from flaskthreads_autopatch.snapshot import THREADS_INHERIT_CONTEXT, Snapshot, capture
 
@@ -129,6 +136,12 @@ def test_h8_a_namespace_on_g_is_copied_one_level(installed: Flask) -> None:
         assert in_thread(force_locale) == "en"
         assert g._babel.locale == "en"
         assert g._babel.cache == {"x": 1}  # one level: its attributes are inherited by reference
+
+
+def test_a_namespace_is_named_once_among_what_is_inherited(installed: Flask) -> None:
+    with installed.app_context():
+        g.user, g._state = "alice", SimpleNamespace(locale="de")
+        assert sorted(snapshot_here().inherited) == ["_state", "user"]
 
 
 def test_h8_a_namespace_is_hidden_attribute_by_attribute(installed: Flask) -> None:
@@ -924,6 +937,13 @@ def test_a_teardown_inside_somebody_elses_request_does_not_see_it(installed: Fla
         assert snapshot.replay(lambda: request.path, (), {}) == "/alices"
         assert seen == [False]
         assert request.path == "/bobs"
+
+
+def test_carried_context_variables_do_not_carry_the_suppression(app: Flask) -> None:
+    install(app, contextvars=True)
+    with app.app_context(), suppress_inheritance():
+        fn = copy_current_app_context(lambda: in_thread(is_inherited))
+    assert fn() is True
 
 
 @pytest.mark.parametrize("carried", [False, True])
