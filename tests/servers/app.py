@@ -52,7 +52,7 @@ def create_app() -> Flask:
         db.create_all()
     app.before_request(load_user)
     app.add_url_rule("/login/<token>", view_func=login)
-    app.add_url_rule("/work/<token>", view_func=work)
+    app.add_url_rule("/jobs/<token>", view_func=work)
     app.add_url_rule("/outlive/<token>", view_func=outlive)
     app.add_url_rule("/stream/<token>", view_func=stream)
     app.add_url_rule("/upload/<token>", view_func=upload, methods=["POST"])

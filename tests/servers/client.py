@@ -59,10 +59,10 @@ class Client:
         if check is not None:
             check(path, text)
         # Else a shared cache could serve it to the next user.
-        if kind in ("work", "upload") and response.getheader("Vary") != "Cookie":
+        if kind in ("jobs", "upload") and response.getheader("Vary") != "Cookie":
             self.complain(path, "expected Vary: Cookie", response.getheader("Vary"))
 
-    def check_work(self, path: str, text: str) -> None:
+    def check_jobs(self, path: str, text: str) -> None:
         here, there = self.expected(path, elsewhere=False), self.expected(path)
         expected = {
             "last": self.last,

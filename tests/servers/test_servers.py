@@ -25,7 +25,7 @@ SERVERS = {
     ],
     "waitress": ["waitress", "--listen", "127.0.0.1:0", "--threads", "8"],
 }
-KINDS = ["work", "work", "outlive", "work", "stream", "work", "upload", "work"]
+KINDS = ["jobs", "jobs", "outlive", "jobs", "stream", "jobs", "upload", "jobs"]
 ROUNDS = 12
 POOL_WORKERS = 4
 
@@ -69,7 +69,7 @@ def test_each_thread_timer_and_task_sees_its_own_request(server: str, tmp_path: 
     assert len(report.asked) == 16 * (1 + len(KINDS) * ROUNDS)
     assert found.pop("late") == {path: [expected(path, user)] for path, user in report.paths("outlive").items()}
     # Written by the threads, each with its own user.
-    assert sorted(found.pop("visits")) == sorted(map(list, report.paths("work").items()))
+    assert sorted(found.pop("visits")) == sorted(map(list, report.paths("jobs").items()))
     assert found == {
         "looks": 2 * len(report.asked),
         "contexts on server threads": [],
@@ -84,9 +84,9 @@ def test_each_thread_timer_and_task_sees_its_own_request(server: str, tmp_path: 
 def test_these_checks_notice_that_nothing_is_inherited(server: str, tmp_path: Path) -> None:
     # A wrong option in the environment: nothing is patched.
     with served_by(server, tmp_path, FLASKTHREADS_AUTOPATCH_SHARE="perhaps") as (port, log):
-        report = drive(port, ["work"], 3)
+        report = drive(port, ["jobs"], 3)
 
     assert any("Nothing is patched." in line for line in log)
     # Where threads inherit all context variables by themselves, a pool's worker does too, and keeps those of the
     # request that made the pool grow for ever: that one is answered right.
-    assert len(report.wrong) >= len(report.paths("work")) - POOL_WORKERS
+    assert len(report.wrong) >= len(report.paths("jobs")) - POOL_WORKERS

@@ -121,7 +121,7 @@ class Load:
         while time.monotonic() < end and len(self.errors) < 10:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)
             try:
-                answer = get(connection, f"/work?user=user{next(self._users)}")
+                answer = get(connection, f"/jobs?user=user{next(self._users)}")
                 if answer != {"answers": 6, "wrong": 0}:
                     self.errors.append(f"a request was answered by {answer} instead of 6 answers, 0 wrong")
             except (OSError, http.client.HTTPException, RuntimeError) as error:

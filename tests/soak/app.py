@@ -83,7 +83,7 @@ def create_app() -> Flask:
         db.create_all()
     flaskthreads_autopatch.install(app)
 
-    @app.get("/work")
+    @app.get("/jobs")
     def view() -> dict[str, int]:
         counts.add(requests=1)
         g.user = user = session["user"] = request.args["user"]
