@@ -127,6 +127,9 @@ def run_with_unittest(suite: Suite, column: str, only: set[str], say: Say) -> No
 
     # As regrtest does it without -u, but for the loopback interface; what is slow is run.
     support.use_resources = ["cpu", "network", "walltime"]
+    # Up to Python 3.12 a test of ThreadPool.terminate() sleeps for as long (five minutes) where its first task is quick
+    # to begin, with the patches off too.
+    support.LONG_TIMEOUT = 30
     tests = unittest.TestSuite()
     for name in dict.fromkeys(map(_module_name, suite.modules)):
         module = _thread_classes() if name == "test._test_multiprocessing" else importlib.import_module(name)

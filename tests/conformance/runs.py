@@ -1,8 +1,9 @@
-"""Runs one suite in each column, two processes at a time, and compares test by test."""
+"""Runs a suite in each column, two processes at a time, and compares test by test."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -83,14 +84,13 @@ class Runner:
         self._folder = folder
         self._test_package = test_package
         self._pool = pool
-        self._number = 0
+        self._numbers = itertools.count()
 
     def row(self, suite: Suite, flags: tuple[str, ...], source: str) -> Row:
         """Run *suite*, and again, in all columns, what differed."""
 
         def run(column: str, only: list[str]) -> t.Any:
-            self._number += 1
-            return self._pool.submit(self._run, self._number, suite, flags, column, only, source)
+            return self._pool.submit(self._run, next(self._numbers), suite, flags, column, only, source)
 
         started = {column: run(column, []) for column in suite.columns}
         runs: dict[str, Run] = {column: future.result() for column, future in started.items()}
