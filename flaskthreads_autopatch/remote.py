@@ -146,7 +146,7 @@ class Carried:
 def _call(app_path: str, path: str, message: str, args: tuple[t.Any, ...], kwargs: dict[str, t.Any]) -> t.Any:
     app = _apps.load(app_path)
     try:
-        fn = _find(path)
+        fn = _find(*path.split(":"))
     except (ImportError, AttributeError) as error:
         raise NotPortableError(
             f"{path!r} is not found in worker process {os.getpid()}: {error}. Move it to a module that the worker can"
@@ -155,22 +155,22 @@ def _call(app_path: str, path: str, message: str, args: tuple[t.Any, ...], kwarg
     return replay(app, message, app.ensure_sync(fn), args, kwargs, shown=fn)
 
 
-def _find(path: str) -> t.Any:
-    module, _, qualname = path.partition(":")
-    return operator.attrgetter(qualname)(sys.modules.get(module) or importlib.import_module(module))
+def _find(module: str, qualname: str) -> t.Any:
+    found = sys.modules.get(module) or importlib.import_module(module)
+    return getattr(found, qualname) if "." not in qualname else operator.attrgetter(qualname)(found)
 
 
 def _path_of(fn: Callable[..., t.Any]) -> str:
     module, qualname = getattr(fn, "__module__", None), getattr(fn, "__qualname__", None)
-    path = f"{module}:{qualname}"
     if isinstance(module, str) and isinstance(qualname, str):
         try:
-            found = _find(path)
+            found = _find(module, qualname)
         except (ImportError, AttributeError):
             found = None
         # A class method is made anew at each access.
-        if (found is fn or (type(fn) is MethodType and found == fn)) and _can_be_imported(module):
-            return path
+        is_there = found is fn or (type(fn) is MethodType and found == fn)
+        if is_there and (module != "__main__" or _main_can_be_imported()):
+            return f"{module}:{qualname}"
     raise NotPortableError(
         f"{qualname or type(fn).__qualname__!r} ({type(fn).__qualname__}, module {module!r}) cannot be found by name in"
         " another process. Allowed is a function at the top level of a module (or of a class in it): no lambda, no"
@@ -178,9 +178,7 @@ def _path_of(fn: Callable[..., t.Any]) -> str:
     )
 
 
-def _can_be_imported(module: str) -> bool:
-    if module != "__main__":
-        return True
+def _main_can_be_imported() -> bool:
     # What a worker needs to make the main module anew. A prompt, python -c and a pipe have neither.
     main = sys.modules["__main__"]
     return getattr(main, "__spec__", None) is not None or os.path.isfile(getattr(main, "__file__", None) or "")
