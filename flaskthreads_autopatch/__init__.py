@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .signals import context_inherited as context_inherited
     from .signals import context_released as context_released
     from .snapshot import is_inherited as is_inherited
-    from .snapshot import suppress_inheritance as suppress_inheritance
+    from .suppression import suppress_inheritance as suppress_inheritance
     from .switch import disable as disable
     from .switch import enable as enable
     from .switch import install as install
@@ -54,7 +54,7 @@ _HOMES = {
     "Replay": "register",
     "running": "register",
     "status": "switch",
-    "suppress_inheritance": "snapshot",
+    "suppress_inheritance": "suppression",
     "ThreadPoolWithAppContextExecutor": "explicit",
     "uninstall": "switch",
 }

@@ -11,7 +11,8 @@ from types import MethodType
 import wrapt
 from flask import Flask
 
-from .snapshot import P, R, Snapshot
+from .snapshot import Snapshot
+from .suppression import P, R
 
 if t.TYPE_CHECKING:
     _Proxy = wrapt.BaseObjectProxy[Callable[..., t.Any]]

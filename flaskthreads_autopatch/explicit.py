@@ -9,7 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from . import flask_context
 from .binding import BoundRun, bind, bind_once, bind_run, keep, kept
-from .snapshot import THREADS_INHERIT_CONTEXT, P, R, Snapshot, capture, clean_context, suppress_inheritance
+from .snapshot import Snapshot, capture
+from .suppression import THREADS_INHERIT_CONTEXT, P, R, clean_context, suppress_inheritance
 from .switch import policy_or_default
 
 

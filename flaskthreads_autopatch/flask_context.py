@@ -14,18 +14,15 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import inspect
-import threading
 import typing as t
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-import flask
 import flask.globals
 from flask import Flask
 from flask.ctx import AppContext
-from flask.sessions import SecureCookieSessionInterface
-from flask.signals import appcontext_tearing_down
+
+from .teardown import guarded, log_error, owner_of_teardown, tear_down, tearing_down_receivers
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -98,21 +95,6 @@ def active_request(ctx: AppContext) -> t.Any:
     return None if request_ctx is None else request_ctx.request
 
 
-# blinker runs async receivers through this keyword since 1.6; an earlier one would hand it to the receivers.
-_takes_async_wrapper = "_async_wrapper" in inspect.signature(appcontext_tearing_down.send).parameters
-
-
-# Without blinker, which Flask 2.2 does not require, a signal has no receivers at all.
-_tearing_down_receivers: Mapping[t.Any, t.Any] = getattr(appcontext_tearing_down, "receivers", {})
-
-
-def send(signal: t.Any, app: Flask, **values: t.Any) -> None:
-    """Send *signal* as Flask sends its own."""
-    if _takes_async_wrapper:
-        values["_async_wrapper"] = app.ensure_sync
-    signal.send(app, **values)
-
-
 def is_pushed(ctx: AppContext) -> bool:
     """Whether *ctx* is active somewhere; may be asked from any thread."""
     if not _HAS_REQUEST_CONTEXT:
@@ -124,20 +106,6 @@ def is_pushed(ctx: AppContext) -> bool:
 def lent_request(lent: Lent | None) -> t.Any:
     """The request that *lent* lends, or None."""
     return None if lent is None else lent["request" if _HAS_REQUEST_CONTEXT else "_request"]
-
-
-def _without_cookie(app: Flask, environ: WSGIEnvironment) -> t.Any:
-    """The session that Flask's own interface would open, where that is plain to see; None where it has to be asked.
-
-    It makes a signing serializer before it looks for the cookie: a third of what a request context costs.
-    """
-    interface: t.Any = app.session_interface
-    own = (
-        type(interface) is not SecureCookieSessionInterface or vars(interface) or app.request_class is not flask.Request
-    )
-    if own or not app.secret_key or "HTTP_COOKIE" in environ:
-        return None
-    return interface.session_class()
 
 
 if _HAS_REQUEST_CONTEXT:
@@ -182,15 +150,20 @@ if _HAS_REQUEST_CONTEXT:
         state["_cv_tokens"] = [(token, None)]
         return ctx, token
 
-    def enter_with_request(app: Flask, environ: WSGIEnvironment, fn: object) -> tuple[AppContext, t.Any]:
-        """The same with a request of its own, made from *environ* and opened as Flask's own push does it."""
+    def enter_with_request(
+        app: Flask, environ: WSGIEnvironment, session: t.Any, fn: object
+    ) -> tuple[AppContext, t.Any]:
+        """The same with a request of its own, made from *environ* and opened as Flask's own push does it.
+
+        *session*: the one to have; None for the one that the app opens.
+        """
         ctx, _ = enter(app, None, fn)
         try:
             # Finds the app context that was just pushed, and makes no other.
             request_ctx: t.Any = app.request_context(environ)
             request_ctx._flaskthreads_autopatch = True  # see wants_app_context
             # Where there is one, push() opens none.
-            setattr(request_ctx, _SESSION, _without_cookie(app, environ))
+            setattr(request_ctx, _SESSION, session)
             request_ctx.push()
         except BaseException as exc:
             leave(ctx, None, exc, fn)
@@ -241,10 +214,10 @@ if _HAS_REQUEST_CONTEXT:
             _cv_app.set(ctx)  # H16: somebody pushed a context and never popped it
         app: Flask = ctx.app
         try:
-            own_teardown = type(app) is not Flask and _owner_of_teardown(type(app)) is not Flask
-            if app.teardown_appcontext_funcs or own_teardown or _tearing_down_receivers:
+            own_teardown = type(app) is not Flask and owner_of_teardown(type(app)) is not Flask
+            if app.teardown_appcontext_funcs or own_teardown or tearing_down_receivers:
                 try:
-                    _tear_down(app, own_teardown, exc, fn)
+                    tear_down(app, own_teardown, exc, fn)
                 finally:
                     if _cv_app.get(None) is not ctx:
                         _cv_app.set(ctx)  # the same, by a teardown handler
@@ -257,36 +230,7 @@ if _HAS_REQUEST_CONTEXT:
             try:
                 ctx.pop(exc)
             except Exception:
-                _log_error(app, fn)
-
-    def _tear_down(app: Flask, own_teardown: bool, exc: BaseException | None, fn: object) -> None:
-        if own_teardown:
-            # The user's own: it is called as it stands.
-            steps: list[t.Callable[[BaseException | None], None]] = [app.do_teardown_appcontext]
-        else:
-            # Flask's own stops at the first handler that raises, and leaks what the later ones would free (H9).
-            steps = [functools.partial(_call_handler, app, func) for func in reversed(app.teardown_appcontext_funcs)]
-            steps.append(functools.partial(_send_tearing_down, app))
-        interrupt: BaseException | None = None
-        for step in steps:
-            try:
-                _guarded(app, fn, step, exc)
-            except BaseException as error:
-                # As gevent's Timeout, which may strike in a handler that waits: it goes on after the others have run.
-                interrupt = error
-        if interrupt is not None:
-            raise interrupt
-
-    def _owner_of_teardown(cls: type[Flask]) -> type:
-        # Methods cannot be compared: what is read from an agent's wrapper around Flask's own is never the same object.
-        return next(base for base in cls.__mro__ if "do_teardown_appcontext" in vars(base))
-
-    def _call_handler(app: Flask, func: t.Any, exc: BaseException | None) -> None:
-        app.ensure_sync(func)(exc)
-
-    def _send_tearing_down(app: Flask, exc: BaseException | None) -> None:
-        if _tearing_down_receivers:
-            send(appcontext_tearing_down, app, exc=exc)
+                log_error(app, fn)
 
     def _unwind_requests() -> None:
         # Nothing was lent, and nothing was active before: what is active now, the task has forgotten (H16).
@@ -324,10 +268,15 @@ else:
             ctx.__dict__.update(lent)
         return ctx, None
 
-    def enter_with_request(app: Flask, environ: WSGIEnvironment, fn: object) -> tuple[AppContext, t.Any]:
-        """The same with a request of its own, made from *environ* and opened as Flask's own push does it."""
+    def enter_with_request(
+        app: Flask, environ: WSGIEnvironment, session: t.Any, fn: object
+    ) -> tuple[AppContext, t.Any]:
+        """The same with a request of its own, made from *environ* and opened as Flask's own push does it.
+
+        *session*: the one to have; None for the one that the app opens.
+        """
         own: t.Any = app.request_context(environ)
-        own._session = _without_cookie(app, environ)
+        own._session = session
         ctx: t.Any = enter(app, lendable(own), fn)[0]
         try:
             ctx._get_session()
@@ -348,20 +297,4 @@ else:
         ctx._request = ctx._session = None
         # More than one: the task has pushed this very context again.
         ctx._push_count = 1
-        _guarded(ctx.app, fn, ctx.pop, exc)
-
-
-def _guarded(app: Flask, fn: object, step: t.Callable[..., object], *args: t.Any) -> None:
-    """Call one step of a teardown. What it raises must not keep the next one from running, nor be *fn*'s outcome."""
-    try:
-        step(*args)
-    except Exception:
-        _log_error(app, fn)
-
-
-def _log_error(app: Flask, fn: object) -> None:
-    app.logger.exception(
-        "Error in the teardown of the app context inherited by %s in thread %r",
-        getattr(fn, "__qualname__", fn),
-        threading.current_thread().name,
-    )
+        guarded(ctx.app, fn, ctx.pop, exc)

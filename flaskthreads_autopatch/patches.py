@@ -36,15 +36,8 @@ from .binding import (
 from .flask_context import active
 from .layers import PatchPoint
 from .policy import Policy
-from .snapshot import (
-    THREADS_INHERIT_CONTEXT,
-    Snapshot,
-    capture,
-    clean_context,
-    is_suppressed,
-    logger,
-    suppress_inheritance,
-)
+from .snapshot import Snapshot, capture, logger
+from .suppression import THREADS_INHERIT_CONTEXT, clean_context, is_suppressed, suppress_inheritance
 
 Args = tuple[t.Any, ...]
 Kwargs = dict[str, t.Any]

@@ -24,7 +24,7 @@ from flask.cli import ScriptInfo
 
 from .policy import Policy
 from .portable import AllowList, NotPortableError, Settings, alone, replay, take
-from .snapshot import P, R
+from .suppression import P, R
 from .switch import policy_or_default
 
 __all__ = ["AppLoadError", "NotPortableError", "RemoteAppContextExecutor", "carry"]

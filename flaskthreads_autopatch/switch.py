@@ -19,7 +19,8 @@ from .environment import say
 from .layers import Layers
 from .patches import LATE_POINTS, POINTS
 from .policy import ENVIRONMENT, Policy, PolicyError, resolve
-from .snapshot import THREADS_INHERIT_CONTEXT, logger
+from .snapshot import logger
+from .suppression import THREADS_INHERIT_CONTEXT
 
 EXTENSION = "flaskthreads_autopatch"
 """Under this name an app's policy stands in ``app.extensions``."""

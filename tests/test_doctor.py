@@ -14,7 +14,7 @@ from flask.ctx import AppContext
 
 import flaskthreads_autopatch
 from flaskthreads_autopatch import doctor
-from flaskthreads_autopatch.snapshot import THREADS_INHERIT_CONTEXT
+from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
 from .processes import DOCTOR, LAUNCHER, LEGACY, run, script
 

@@ -32,7 +32,7 @@ from flask import Flask
 from flask.cli import ScriptInfo
 from werkzeug.serving import make_server
 
-from flaskthreads_autopatch.snapshot import THREADS_INHERIT_CONTEXT
+from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
 HERE = Path(__file__).parent.parent / "examples"
 THE_LINE = re.compile(r"^    flaskthreads_autopatch\.install\(app.*\)\n", re.MULTILINE)

@@ -15,7 +15,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from flaskthreads_autopatch.snapshot import THREADS_INHERIT_CONTEXT
+from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
 pytestmark = pytest.mark.gevent
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch.snapshot import THREADS_INHERIT_CONTEXT
+from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
 LIMIT = 120
 """Seconds after which a process that hangs fails."""
@@ -26,7 +26,7 @@ from multiprocessing.pool import ThreadPool
 from flask import Flask, g, has_app_context
 import flaskthreads_autopatch
 from flaskthreads_autopatch import flask_context
-from flaskthreads_autopatch.snapshot import THREADS_INHERIT_CONTEXT
+from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
 app = Flask("processes")
 LIMIT = 60

@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 import flaskthreads_autopatch
 from flaskthreads_autopatch import is_inherited, patches, suppress_inheritance
-from flaskthreads_autopatch.snapshot import THREADS_INHERIT_CONTEXT
+from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
 from .conftest import BORN_WITH, attributes, changed
 

@@ -41,6 +41,7 @@ from flaskthreads_autopatch import (
     register,
     running,
     snapshot,
+    teardown,
     watch,
 )
 from flaskthreads_autopatch.policy import resolve
@@ -575,7 +576,7 @@ def test_a_receiver_may_be_async(installed: Flask) -> None:
 
     with context_inherited.connected_to(receive), context_released.connected_to(receive), installed.app_context():
         copy_current_app_context(int)()
-    assert seen == ["task"] * (2 if flask_context._takes_async_wrapper else 0)
+    assert seen == ["task"] * (2 if teardown._takes_async_wrapper else 0)
 
 
 # warn_after ---------------------------------------------------------------------------------------

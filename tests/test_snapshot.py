@@ -28,7 +28,8 @@ from flaskthreads_autopatch import (
     suppress_inheritance,
 )
 from flaskthreads_autopatch import flask_context as fc
-from flaskthreads_autopatch.snapshot import THREADS_INHERIT_CONTEXT, Snapshot, capture
+from flaskthreads_autopatch.snapshot import Snapshot, capture
+from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
 from .conftest import collectable, in_thread
 

@@ -12,7 +12,7 @@ import typing as t
 
 import pytest
 
-from flaskthreads_autopatch.snapshot import THREADS_INHERIT_CONTEXT
+from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
 from .conftest import RunCase, Steps
 

@@ -17,7 +17,7 @@ from flask import Flask, g
 
 import flaskthreads_autopatch
 from flaskthreads_autopatch import AppLoadError, NotPortableError, RemoteAppContextExecutor, carry
-from flaskthreads_autopatch.snapshot import THREADS_INHERIT_CONTEXT
+from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
 from . import shop
 from .overlapping import assert_no_mix_up

@@ -1,0 +1,79 @@
+"""Where nothing inherits: what is started there by hand, and what starts in context variables that hold no context."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import inspect
+import sys
+import typing as t
+from collections.abc import Callable
+
+from . import flask_context
+
+P = t.ParamSpec("P")
+R = t.TypeVar("R")
+
+_suppressed: contextvars.ContextVar[bool] = contextvars.ContextVar("flaskthreads_autopatch.suppressed", default=False)
+
+
+class _Suppression:
+    def __init__(self) -> None:
+        self._tokens: list[contextvars.Token[bool]] = []
+
+    def __enter__(self) -> None:
+        self._tokens.append(_suppressed.set(True))
+
+    def __exit__(self, *exc_info: object) -> None:
+        _suppressed.reset(self._tokens.pop())
+
+    def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
+        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+            raise TypeError(
+                f"suppress_inheritance cannot decorate {fn!r}: it is a generator, whose body would run in"
+                " turns with the code that reads it. Write 'with suppress_inheritance():' inside, around what starts"
+                " the threads."
+            )
+
+        @functools.wraps(fn)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            with _Suppression():
+                return fn(*args, **kwargs)
+
+        @functools.wraps(fn)
+        async def call_async(*args: P.args, **kwargs: P.kwargs) -> t.Any:
+            with _Suppression():
+                return await t.cast("t.Any", fn(*args, **kwargs))
+
+        return t.cast("Callable[P, R]", call_async) if inspect.iscoroutinefunction(fn) else call
+
+
+@t.overload
+def suppress_inheritance() -> _Suppression: ...
+@t.overload
+def suppress_inheritance(fn: Callable[P, R], /) -> Callable[P, R]: ...
+def suppress_inheritance(fn: Callable[..., t.Any] | None = None, /) -> t.Any:
+    """What is started inside does not inherit: threads, timers, tasks, callbacks. Context manager and decorator.
+
+    As a decorator it takes parentheses or none, covers the body of an ``async def`` too, and raises `TypeError` for a
+    generator.
+
+    Holds for the code that runs inside, in this thread or asyncio task, and not for `AppContextThread`,
+    `ThreadPoolWithAppContextExecutor` and `copy_current_app_context`, which are explicit.
+    """
+    return _Suppression() if fn is None else _Suppression()(fn)
+
+
+is_suppressed = _suppressed.get
+
+
+THREADS_INHERIT_CONTEXT = bool(getattr(sys.flags, "thread_inherit_context", False))
+"""Whether a thread starts with its starter's context variables: on free-threaded builds since 3.14, and with
+``-X thread_inherit_context=1``."""
+
+
+def clean_context() -> contextvars.Context:
+    """A copy of the current context variables, without Flask's contexts and without `suppress_inheritance`."""
+    context = flask_context.without_flask()
+    context.run(_suppressed.set, False)
+    return context

@@ -1,0 +1,83 @@
+"""Calling what the app has to be told at the end of a context: teardown handlers, and the receivers of its signals.
+
+Each runs, whatever another one raises (H9). An error is logged on ``app.logger``, and is nobody's outcome (H10).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+import typing as t
+from collections.abc import Mapping
+
+from flask import Flask
+from flask.signals import appcontext_tearing_down
+
+# blinker runs async receivers through this keyword since 1.6; an earlier one would hand it to the receivers.
+_takes_async_wrapper = "_async_wrapper" in inspect.signature(appcontext_tearing_down.send).parameters
+
+# Without blinker, which Flask 2.2 does not require, a signal has no receivers at all.
+tearing_down_receivers: Mapping[t.Any, t.Any] = getattr(appcontext_tearing_down, "receivers", {})
+
+
+def send(signal: t.Any, app: Flask, **values: t.Any) -> None:
+    """Send *signal* as Flask sends its own."""
+    if _takes_async_wrapper:
+        values["_async_wrapper"] = app.ensure_sync
+    signal.send(app, **values)
+
+
+def owner_of_teardown(cls: type[Flask]) -> type:
+    """The class of app whose ``do_teardown_appcontext`` is the one of *cls*."""
+    # Methods cannot be compared: what is read from an agent's wrapper around Flask's own is never the same object.
+    return next(base for base in cls.__mro__ if "do_teardown_appcontext" in vars(base))
+
+
+def tear_down(app: Flask, own_teardown: bool, exc: BaseException | None, fn: object) -> None:
+    """Do what ``do_teardown_appcontext(exc)`` of Flask before 3.2 does, for the context in which *fn* ran.
+
+    *own_teardown*: the app's class has one of its own.
+    """
+    if own_teardown:
+        # The user's own: it is called as it stands.
+        steps: list[t.Callable[[BaseException | None], None]] = [app.do_teardown_appcontext]
+    else:
+        # Flask's own stops at the first handler that raises, and leaks what the later ones would free (H9).
+        steps = [functools.partial(_call_handler, app, func) for func in reversed(app.teardown_appcontext_funcs)]
+        steps.append(functools.partial(_send_tearing_down, app))
+    interrupt: BaseException | None = None
+    for step in steps:
+        try:
+            guarded(app, fn, step, exc)
+        except BaseException as error:
+            # As gevent's Timeout, which may strike in a handler that waits: it goes on after the others have run.
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+
+
+def _call_handler(app: Flask, func: t.Any, exc: BaseException | None) -> None:
+    app.ensure_sync(func)(exc)
+
+
+def _send_tearing_down(app: Flask, exc: BaseException | None) -> None:
+    if tearing_down_receivers:
+        send(appcontext_tearing_down, app, exc=exc)
+
+
+def guarded(app: Flask, fn: object, step: t.Callable[..., object], *args: t.Any) -> None:
+    """Call one step of a teardown. What it raises must not keep the next one from running, nor be *fn*'s outcome."""
+    try:
+        step(*args)
+    except Exception:
+        log_error(app, fn)
+
+
+def log_error(app: Flask, fn: object) -> None:
+    """Log the exception that is being handled as one in the teardown of *fn*'s context."""
+    app.logger.exception(
+        "Error in the teardown of the app context inherited by %s in thread %r",
+        getattr(fn, "__qualname__", fn),
+        threading.current_thread().name,
+    )
