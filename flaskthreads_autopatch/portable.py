@@ -12,7 +12,7 @@ import json
 import sys
 import typing as t
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from io import BytesIO
 
 from flask import Flask, Request
@@ -43,13 +43,13 @@ class AllowList(t.NamedTuple):
     """Headers, by their names in a WSGI environ."""
 
     @classmethod
-    def of(cls, g: t.Iterable[str], headers: t.Iterable[str]) -> AllowList:
+    def of(cls, g: Iterable[str], headers: Iterable[str]) -> AllowList:
         """From what a user has written. Raises `TypeError`."""
         return cls(_names("g", g), tuple(map(_environ_name, _names("headers", headers))))
 
 
-def _names(option: str, names: t.Iterable[str]) -> tuple[str, ...]:
-    allowed = () if isinstance(names, str) else tuple(names)
+def _names(option: str, names: Iterable[str]) -> tuple[str, ...]:
+    allowed = tuple(names) if isinstance(names, Iterable) else (names,)
     if isinstance(names, str) or not all(isinstance(name, str) for name in allowed):
         raise TypeError(f'{option}={names!r}: allowed is a tuple of names, as {option}=("one", "other").')
     return allowed
@@ -159,7 +159,7 @@ def _type_of(value: object) -> str:
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
-def replay(app: Flask, message: str, fn: Callable[..., R], args: t.Any, kwargs: t.Any, *, shown: object = None) -> R:
+def replay(app: Flask, message: str, fn: Callable[..., R], args: t.Any, kwargs: t.Any, *, shown: object) -> R:
     """Return or raise what ``fn(*args, **kwargs)`` does, called in a new context of *app* filled from *message*.
 
     Torn down as a snapshot is in a thread: each handler of ``teardown_appcontext``, none of ``teardown_request``. An
@@ -167,7 +167,6 @@ def replay(app: Flask, message: str, fn: Callable[..., R], args: t.Any, kwargs: 
     """
     carried = app.json.loads(message) if message else {}
     environ = carried.get("request")
-    shown = fn if shown is None else shown
     ctx: t.Any = None
     token = error = None
     if environ is None:
@@ -219,7 +218,7 @@ def alone(fn: Callable[..., R], *args: t.Any) -> R:
 
     A worker that was forked in the middle of a request has that request's context variables, for ever.
     """
-    if flask_context.active() is None and flask_context.foreign_request() is None and not is_suppressed():
+    if flask_context.active() is None and not is_suppressed():
         return fn(*args)
     context: contextvars.Context = clean_context()
     return context.run(fn, *args)

@@ -162,15 +162,14 @@ def _find(module: str, qualname: str) -> t.Any:
 
 def _path_of(fn: Callable[..., t.Any]) -> str:
     module, qualname = getattr(fn, "__module__", None), getattr(fn, "__qualname__", None)
-    if isinstance(module, str) and isinstance(qualname, str):
-        try:
-            found = _find(module, qualname)
-        except (ImportError, AttributeError):
-            found = None
-        # A class method is made anew at each access.
-        is_there = found is fn or (type(fn) is MethodType and found == fn)
-        if is_there and (module != "__main__" or _main_can_be_imported()):
-            return f"{module}:{qualname}"
+    try:
+        found = _find(t.cast(str, module), t.cast(str, qualname))
+    except (ImportError, AttributeError, TypeError, ValueError):
+        found = None  # also where one of the two is no text, or empty
+    # A class method is made anew at each access.
+    is_there = found is fn or (type(fn) is MethodType and found == fn)
+    if is_there and (module != "__main__" or _main_can_be_imported()):
+        return f"{module}:{qualname}"
     raise NotPortableError(
         f"{qualname or type(fn).__qualname__!r} ({type(fn).__qualname__}, module {module!r}) cannot be found by name in"
         " another process. Allowed is a function at the top level of a module (or of a class in it): no lambda, no"

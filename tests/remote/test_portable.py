@@ -9,6 +9,9 @@ import enum
 import functools
 import gc
 import os
+import pickle
+import threading
+import time
 import typing as t
 import uuid
 import weakref
@@ -22,7 +25,7 @@ from flask.sessions import SecureCookieSessionInterface
 from markupsafe import Markup
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch import NotPortableError, RemoteAppContextExecutor, carry
+from flaskthreads_autopatch import AppLoadError, NotPortableError, RemoteAppContextExecutor, carry, flask_context
 
 from . import shop
 
@@ -53,6 +56,8 @@ NOT_PORTABLE = [
     *(float("nan"), [float("nan")], b"bytes", {1}, Color.RED, {Color.RED: 1}, Markup("<b>"), 1j),
     *(datetime.date(2026, 1, 1), uuid.UUID(int=1), decimal.Decimal("1.5"), collections.OrderedDict(a=1)),
     *(object(), circle(), shop.connection, 10**5000),
+    # Equal to what comes back, and yet something else.
+    *([Color.RED], [[Markup("a")]], {"a": [True, Color.RED]}),
 ]
 
 
@@ -79,6 +84,13 @@ def test_what_json_does_not_bring_back_equal_is_refused(app: Flask, value: objec
         executor = RemoteAppContextExecutor(ThreadPoolExecutor(1), shop.APP, g=("fine",), owned=True)
         with executor:
             assert executor.submit(shop.look).result(30)["g"] == {"fine": 1}
+
+
+def test_the_message_says_what_comes_back(app: Flask) -> None:
+    for value, back in (((1,), "list"), ({1: 1}, "another value"), (b"", "TypeError: Object of type bytes")):
+        with app.app_context(), pytest.raises(NotPortableError, match=rf"app.json (brings back|raises) {back}"):
+            g.entry = value
+            carry(shop.look, shop.APP, g=("entry",))
 
 
 def test_the_value_is_not_in_the_message(app: Flask) -> None:
@@ -135,6 +147,47 @@ def test_what_the_apps_own_json_loses_is_refused() -> None:
             carry(shop.look, shop.APP, g=("items",))
 
 
+class NotTogether(DefaultJSONProvider):
+    """A provider that loses one of two things."""
+
+    def loads(self, s: str | bytes, **kwargs: t.Any) -> t.Any:
+        return super().loads(str(s).replace('"a": 1, "b": 2', '"a": 1'), **kwargs)
+
+
+def test_what_the_apps_own_json_loses_only_in_company_is_refused() -> None:
+    app = Flask("loses")
+    app.json = NotTogether(app)
+    with app.app_context():
+        g.a, g.b = 1, 2
+        with pytest.raises(NotPortableError, match=r"^g.a, g.b: app.json carries each of them back alone"):
+            carry(shop.look, shop.APP, g=("a", "b"))
+
+
+class Unwilling(DefaultJSONProvider):
+    def dumps(self, obj: t.Any, **kwargs: t.Any) -> str:
+        raise RecursionError("in the app's own JSON")
+
+
+def test_a_request_goes_through_the_apps_own_json() -> None:
+    app = create_app_with_dates()
+    with shop.in_request(app):
+        assert "https" in carry(shop.look, shop.APP).__reduce__()[1][2]  # type: ignore[operator, index]
+        app.json = Unwilling(app)
+        with pytest.raises(RecursionError, match="in the app's own JSON"):
+            carry(shop.look, shop.APP)
+
+
+def test_where_there_is_nothing_to_carry_nothing_is_sent(app: Flask) -> None:
+    sent = [carry(shop.look, **shop.NAMED)]
+    with app.app_context():
+        sent.append(carry(shop.look, **shop.NAMED))
+    app.config["FLASKTHREADS_AUTOPATCH_REQUEST"] = False
+    with shop.in_request(app):
+        sent.append(carry(shop.look, **shop.NAMED))
+    strings = (shop.APP, f"{shop.__name__}:look", "")
+    assert [carried.__reduce__()[1] for carried in sent] == [strings] * 3  # type: ignore[misc]
+
+
 def test_a_name_that_is_not_there_is_not_there(app: Flask) -> None:
     with shop.in_request(app, **{"X-Request-ID": ""}):
         assert carry(shop.look, shop.APP, g=("nobody",), headers=("X-Nothing",))()["g"] == {}
@@ -151,7 +204,25 @@ def test_of_a_g_with_slots_nothing_is_carried(app: Flask, monkeypatch: pytest.Mo
     assert carried() == os.getpid()
 
 
-@pytest.mark.parametrize("name", ["lambda", "local", "partial", "instance", "bound", "builtin", "replaced"])
+class Alike:
+    """Says that it is `shop.user`."""
+
+    __qualname__: t.Any
+
+    def __init__(self, **names: str) -> None:
+        vars(self).update({"__module__": shop.user.__module__, "__qualname__": "user"} | names)
+
+    def __call__(self) -> None: ...
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "name", ["lambda", "local", "partial", "instance", "bound", "method", "builtin", "replaced", "alike", "unnamed"]
+)
 def test_a_callable_that_is_not_found_by_name_is_refused(app: Flask, name: str) -> None:
     def local() -> None: ...
 
@@ -164,14 +235,19 @@ def test_a_callable_that_is_not_found_by_name_is_refused(app: Flask, name: str) 
         "partial": functools.partial(shop.user_and, 1),
         "instance": shop.Orders(),
         "bound": [].append,
+        "method": collections.Counter().most_common,
         "builtin": "".join,
         "replaced": replaced,
+        "alike": Alike(),
+        "unnamed": Alike(__module__=""),
     }
     executor = RemoteAppContextExecutor(Untouched(), shop.APP)
     with app.app_context():
         for submit in (executor.submit, executor.map):
-            with pytest.raises(NotPortableError, match="cannot be found by name in another process"):
+            with pytest.raises(NotPortableError, match="cannot be found by name in another process") as raised:
                 submit(callables[name])
+            named = getattr(callables[name], "__qualname__", type(callables[name]).__qualname__)
+            assert str(raised.value).startswith(f"{named!r} ({type(callables[name]).__qualname__}, module ")
 
 
 @pytest.mark.parametrize(
@@ -181,6 +257,7 @@ def test_a_callable_that_is_not_found_by_name_is_refused(app: Flask, name: str) 
         ({"app": ""}, "app='': allowed is"),
         ({"g": "user_id"}, r"g='user_id': allowed is a tuple of names, as g=\("),
         ({"g": (1,)}, r"g=\(1,\): allowed is a tuple of names"),
+        ({"g": None}, r"g=None: allowed is a tuple of names"),
         ({"headers": "X-Request-ID"}, "headers='X-Request-ID': allowed is a tuple of names"),
     ],
 )
@@ -305,3 +382,155 @@ def test_sessions_are_not_shared(app: Flask) -> None:
         carried = carry(shop.write, **shop.NAMED)
         carried("mine")
         assert carry(shop.look, **shop.NAMED)()["session"] == {}
+
+
+def test_names_may_come_from_any_iterable(app: Flask) -> None:
+    with app.app_context():
+        g.user_id = "alice"
+        assert carry(shop.user, shop.APP, g=(name for name in ["user_id"]))() == "alice"
+
+
+def test_what_engines_show_of_a_task_is_its_name_and_nothing_carried(app: Flask) -> None:
+    with app.app_context():
+        g.user_id = "alice"
+        carried: t.Any = carry(shop.Orders.of_user, **shop.NAMED)
+    assert (carried.__name__, carried.__qualname__) == ("Orders.of_user", "Orders.of_user")
+    assert repr(carried) == f"<{shop.__name__}:Orders.of_user carried to a context of {shop.APP}>"
+    with pytest.raises(AttributeError, match="'Carried' object has no attribute 'user_id'"):
+        carried.user_id  # noqa: B018
+
+
+def test_an_error_in_the_teardown_is_logged_as_one_of_the_users_function(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    with app.app_context():
+        g.user_id = "alice"
+        for fn in (shop.user, shop.user_async):
+            caplog.clear()
+            carry(fn, **shop.NAMED)()
+            [message] = caplog.messages
+            assert message.startswith(f"Error in the teardown of the app context inherited by {fn.__name__} in thread")
+
+
+children: list[weakref.ref[t.Any]] = []
+
+
+def note_and_fail(*ignored: object, **more: object) -> None:
+    children.append(weakref.ref(flask_context.active()))
+    raise KeyError
+
+
+def test_a_kept_exception_holds_no_context(app: Flask) -> None:
+    carried = carry(note_and_fail, f"{__name__}:create_app_with_dates")
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(KeyError) as kept:
+            carried(1, two=2)
+        assert children.pop()() is None
+        assert kept.traceback
+    finally:
+        gc.enable()
+
+
+in_factory, on_its_way = threading.Event(), threading.Event()
+loads: list[Flask] = []
+
+
+def create_app_slowly() -> Flask:
+    in_factory.set()
+    assert on_its_way.wait(30)
+    time.sleep(0.1)  # the other thread comes to the lock
+    loads.append(Flask("slow"))
+    return loads[-1]
+
+
+def app_here() -> Flask:
+    return t.cast(Flask, current_app._get_current_object())  # type: ignore[attr-defined]
+
+
+def test_threads_of_one_worker_load_the_app_once() -> None:
+    carried = carry(app_here, f"{__name__}:create_app_slowly")
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(carried)
+        assert in_factory.wait(30)
+        second = threads.submit(lambda: (on_its_way.set(), carried())[1])
+        assert [first.result(30), second.result(30)] == [loads[0]] * 2
+    assert len(loads) == 1
+
+
+def create_debugged_app() -> Flask:
+    app = Flask("debugged")
+    app.debug = True
+    return app
+
+
+def test_the_apps_own_debug_flag_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASK_DEBUG", "0")
+    assert carry(app_here, f"{__name__}:create_debugged_app")().debug
+
+
+def test_an_app_load_error_is_pickled_as_a_whole() -> None:
+    error = pickle.loads(pickle.dumps(AppLoadError(import_path="shop:app", reason="LookupError: none.")))
+    assert (error.import_path, error.reason) == ("shop:app", "LookupError: none.")
+    assert str(error).startswith(
+        "The app 'shop:app' cannot be loaded in the worker process: LookupError: none. The worker reads the path"
+    )
+
+
+class Recording(Executor):
+    """An engine that notes what it is asked for, and never gets to it."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[t.Any, ...]] = []
+        self.futures: list[Future[t.Any]] = []
+
+    def submit(self, fn: t.Any, /, *args: t.Any, **kwargs: t.Any) -> Future[t.Any]:
+        self.calls.append(("submit", args, kwargs))
+        self.futures.append(Future())
+        return self.futures[-1]
+
+    def map(self, fn: t.Any, *iterables: t.Any, **options: t.Any) -> t.Any:
+        self.calls.append(("map", iterables, options))
+        return iter(())
+
+    def shutdown(self, *args: t.Any, **kwargs: t.Any) -> None:
+        self.calls.append(("shutdown", args, kwargs))
+
+
+def test_what_is_given_is_passed_on() -> None:
+    engine = Recording()
+    remote = RemoteAppContextExecutor(engine, shop.APP)
+    remote.submit(shop.user_and, 1, number=2, fn=3)
+    assert list(remote.map(shop.user_and, [1], [2], timeout=3, chunksize=4)) == []
+    assert engine.calls == [
+        ("submit", (1,), {"number": 2, "fn": 3}),
+        ("map", ([1], [2]), {"timeout": 3, "chunksize": 4}),
+    ]
+
+
+@pytest.mark.parametrize("options", [{}, {"cancel_futures": True}])
+def test_an_owned_engine_is_shut_down_as_asked(options: dict[str, bool]) -> None:
+    engine = Recording()
+    for wait in (True, False):
+        remote = RemoteAppContextExecutor(engine, shop.APP, owned=True)
+        future = remote.submit(shop.user)
+        remote.shutdown(wait, **options)
+        # Not every engine knows the option: it is named only if it is asked for.
+        assert engine.calls.pop() == ("shutdown", (wait,), options)
+        assert future.cancelled() is bool(options)
+
+
+def test_shutdown_waits_only_if_asked() -> None:
+    engine = Recording()
+    remote = RemoteAppContextExecutor(engine, shop.APP)
+    future = remote.submit(shop.user)
+    for wait in (False, True):
+        thread = threading.Thread(target=remote.shutdown, args=(wait,), daemon=True)
+        thread.start()
+        thread.join(0.5 if wait else 30)
+        assert thread.is_alive() is wait
+    future.set_result(None)
+    thread.join(30)
+    assert not thread.is_alive()
+    assert [name for name, *_ in engine.calls] == ["submit"]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import pickle
 import subprocess
 import sys
 import typing as t
+import zipfile
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import flask
 import pytest
 from flask import Flask, g
 
@@ -206,6 +209,25 @@ def test_a_worker_forked_where_inheritance_is_suppressed_does_not_suppress_it(ap
             assert result(remote.submit(shop.user_in_thread)) == "bob"
 
 
+def context_of_the_factory() -> Flask:
+    app = Flask("asked")
+    app.config["BORN_IN"] = flask.has_app_context()
+    return app
+
+
+def born_in() -> bool:
+    return t.cast(bool, flask.current_app.config["BORN_IN"])
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork on this system")
+def test_a_worker_forked_in_an_app_context_does_not_load_its_app_in_that(app: Flask) -> None:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        with app.app_context():
+            assert pool.submit(flask.has_app_context).result(60)
+        remote = RemoteAppContextExecutor(pool, f"{__name__}:context_of_the_factory")
+        assert result(remote.submit(born_in)) is False
+
+
 def test_an_app_loaded_before_a_fork_is_loaded_anew(app: Flask) -> None:
     with app.app_context():
         loaded_here = carry(shop.loaded_in, shop.APP)()
@@ -266,17 +288,30 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-@pytest.mark.parametrize("way", ["script", "module", "prompt"])
+# A worker that is spawned has no main module where that is the __main__ of an archive, says multiprocessing.
+@pytest.mark.parametrize(
+    ("way", "method"),
+    [*itertools.product(["script", "module", "prompt"], ["fork", "spawn"]), ("archive", "fork")],
+)
 def test_functions_of_the_main_module_are_found_or_refused(tmp_path: Path, method: str, way: str) -> None:
     script = SCRIPT.format(root=str(ROOT), method=method, app=shop.APP if way == "prompt" else "main_of_a_script")
     tmp_path.joinpath("main_of_a_script.py").write_text(script)
-    command = {"script": ["main_of_a_script.py"], "module": ["-m", "main_of_a_script"], "prompt": ["-c", script]}[way]
+    with zipfile.ZipFile(tmp_path / "archive", "w") as archive:
+        for name in ("__main__.py", "main_of_a_script.py"):
+            archive.writestr(name, script)
+    ways = {"script": ["main_of_a_script.py"], "module": ["-m", "main_of_a_script"], "prompt": ["-c", script]}
+    command = ways.get(way, [way])
     done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     if way == "prompt":
         assert done.stdout.startswith("refused: 'work' (function, module '__main__') cannot be found"), done.stderr
     else:
         assert done.stdout == "alice\n", done.stderr
+
+
+def test_a_function_of_a_module_is_found_at_a_prompt_too() -> None:
+    code = "import json; from flaskthreads_autopatch import carry; print(carry(json.loads, 'shop:app'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "<json:loads carried to a context of shop:app>\n", done.stderr
 
 
 def test_a_function_that_the_worker_does_not_have_is_named(
