@@ -11,6 +11,7 @@ from flask import Flask
 
 from .. import flask_context
 from ..portable import AllowList, Settings, alone, replay, take
+from ..snapshot import is_inherited
 
 HEADER = "flaskthreads_autopatch"
 """Under this name the snapshot stands in a task message's headers."""
@@ -39,11 +40,11 @@ def init_celery(celery_app: t.Any, app: Flask, *, g: Iterable[str] = (), headers
         return
     # The one way out that all messages of this Celery app take. Celery's signal for it does not say whose they are.
     wrapt.wrap_function_wrapper(celery_app, "send_task", _send_task)
-    celery_app.Task = _in_context(celery_app.Task, abstract=True)
+    celery_app.Task = _in_context(celery_app.Task)
     if celery_app.finalized:
         _adopt(celery_app)
     else:
-        celery_app.on_after_finalize.connect(_adopt, weak=False)
+        celery_app.on_after_finalize.connect(_adopt)
 
 
 class FlaskTask:
@@ -70,7 +71,7 @@ def _replay(app: Flask, message: str, run: Callable[..., t.Any], args: t.Any, kw
 
 
 def _carried_by(request: t.Any) -> str:
-    return (request.headers or {}).get(HEADER) or ""
+    return t.cast(str, (request.headers or {}).get(HEADER, ""))
 
 
 def _send_task(wrapped: Callable[..., t.Any], celery_app: t.Any, args: t.Any, kwargs: dict[str, t.Any]) -> t.Any:
@@ -82,9 +83,7 @@ def _send_task(wrapped: Callable[..., t.Any], celery_app: t.Any, args: t.Any, kw
 
 
 def _to_carry(celery_app: t.Any) -> str:
-    ctx = flask_context.active()
-    in_task = ctx is not None and flask_context.is_inherited(ctx)
-    if in_task or not current_task or current_task.app is not celery_app:
+    if is_inherited() or not current_task or current_task.app is not celery_app:
         return _take(celery_app)
     # Sent by Celery itself once the task is over, and its context gone: the next of a chain, a chord's body. Or a task
     # that runs in place, in the caller's context, and carries nothing itself.
@@ -96,8 +95,8 @@ def _take(celery_app: t.Any) -> str:
     return take(setup.allowed, setup.settings)
 
 
-def _in_context(cls: type, **attributes: t.Any) -> type:
-    return type(cls.__name__, (FlaskTask, cls), {"__module__": cls.__module__, "__doc__": cls.__doc__, **attributes})
+def _in_context(cls: type) -> type:
+    return type(cls.__name__, (FlaskTask, cls), {"__module__": cls.__module__, "__doc__": cls.__doc__})
 
 
 def _adopt(sender: t.Any, **_: t.Any) -> None:

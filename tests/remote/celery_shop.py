@@ -64,6 +64,7 @@ class OwnBase(celery.Task):  # type: ignore[misc]
 
 look = shared_task(shop.look, name="look")
 user = shared_task(shop.user, name="user")
+user_and = shared_task(shop.user_and, name="user_and")
 user_in_thread = shared_task(shop.user_in_thread, name="user_in_thread")
 leave_torn_down = shared_task(shop.leave_torn_down, name="leave_torn_down")
 fail = shared_task(shop.fail, name="fail")
@@ -83,6 +84,12 @@ def repeat(self: t.Any) -> list[t.Any]:
     if self.request.retries < 2:
         raise self.retry(countdown=0)
     return [self.request.retries, seen]
+
+
+@shared_task(name="pass_on", bind=True)
+def pass_on(self: t.Any, user_id: str) -> str:
+    g.user_id = user_id
+    return t.cast(str, self.app.tasks["user"].delay().id)
 
 
 @shared_task(name="call_directly", bind=True)
@@ -117,6 +124,10 @@ def tick(self: t.Any) -> None:
 
 if BROKER in os.environ:
     beat = {"tick": {"task": "tick", "schedule": 1}} if "TESTS_REMOTE_BEAT" in os.environ else {}
-    celery_app = create_celery(shop.create_app(), os.environ[BROKER], beat_schedule=beat)
+    flask_app = shop.create_app()
+    celery_app = create_celery(flask_app, os.environ[BROKER], beat_schedule=beat)
+    if "TESTS_REMOTE_PUSHED" in os.environ:
+        flask_app.app_context().push()
+        g.user_id = "whoever started the worker"
     if "TESTS_REMOTE_KEYS" in os.environ:
         sign(celery_app, os.environ["TESTS_REMOTE_KEYS"])

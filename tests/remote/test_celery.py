@@ -143,6 +143,13 @@ def test_chains_groups_and_chords(app: Flask, tasks: t.Any) -> None:
         assert_of_alice(seen)
 
 
+def test_what_a_task_sends_carries_what_is_there_by_then(app: Flask, tasks: t.Any) -> None:
+    with app.app_context():
+        g.user_id = "alice"
+        first = tasks["pass_on"].delay("bob")
+    assert result(tasks["user"].AsyncResult(result(first))) == "bob"
+
+
 def test_a_retry_starts_from_what_was_sent(app: Flask, tasks: t.Any) -> None:
     with shop.in_request(app):
         shop.preprocess(app)
@@ -204,6 +211,23 @@ def test_a_worker_process_that_dies_is_named_and_later_tasks_are_served(
         assert result(tasks["user"].delay()) == "alice"
 
 
+def test_in_a_worker_with_a_pushed_context_a_task_has_its_own(app: Flask, redis_url: str, tmp_path: Path) -> None:
+    from celery import chain
+
+    # A database of its own: what the worker sends waits in a queue of the usual name.
+    broker = redis_url.replace("/0", "/2")
+    tasks = celery_app(app, broker).tasks
+    environ = {"TESTS_REMOTE_BROKER": broker, "TESTS_REMOTE_PUSHED": "1"}
+    with program(worker_command("--pool", "solo"), tmp_path / "log", **environ):
+        assert result(tasks["look"].delay()) == {"app": "shop", "g": {}}
+        with shop.in_request(app):
+            shop.preprocess(app)
+            sent = chain(tasks["collect"].s(), tasks["collect"].s()).delay()
+        [[first], second] = result(sent)
+    assert_of_alice(first)
+    assert_of_alice(second)
+
+
 def test_what_beat_sends_gets_an_app_context(app: Flask, redis_url: str, tmp_path: Path) -> None:
     from redis import Redis
 
@@ -251,6 +275,29 @@ def test_no_cookie_and_no_authorization_is_on_the_wire(app: Flask, broker: str) 
             assert secret in wire
 
 
+def test_what_another_celery_app_carries_is_not_passed_on(app: Flask, tmp_path: Path) -> None:
+    from celery import Celery
+
+    from flaskthreads_autopatch.integrations.celery import HEADER
+
+    look = celery_app(app, str(tmp_path)).tasks["look"]
+    other = Celery("other", set_as_current=False)
+
+    @other.task(name="send")  # type: ignore[untyped-decorator]
+    def send() -> None:
+        look.apply_async(queue="sent-by-another")
+
+    send.apply(headers={HEADER: '{"g": {"user_id": "mallory"}}'}).get()
+    assert b"mallory" not in on_the_wire(str(tmp_path), "sent-by-another")
+
+
+def test_what_a_task_run_in_place_sends_carries_the_callers_context(app: Flask, tmp_path: Path) -> None:
+    tasks = celery_app(app, str(tmp_path)).tasks
+    with app.app_context():
+        tasks["pass_on"].apply(["bob"]).get()
+    assert b"bob" in on_the_wire(str(tmp_path), "celery")
+
+
 def test_what_is_not_portable_is_refused_by_delay(app: Flask, tmp_path: Path) -> None:
     tasks = celery_app(app, str(tmp_path)).tasks
     with app.app_context():
@@ -258,6 +305,15 @@ def test_what_is_not_portable_is_refused_by_delay(app: Flask, tmp_path: Path) ->
         with pytest.raises(NotPortableError, match=r"g.user_id \(tuple\)"):
             tasks["look"].delay()
     assert list(tmp_path.glob("queue/*")) == []
+
+
+def test_keyword_arguments_arrive(app: Flask, tasks: t.Any, tmp_path: Path) -> None:
+    with app.app_context():
+        g.user_id = "alice"
+        user_and = tasks["user_and"]
+        in_place = celery_app(app, str(tmp_path)).tasks["user_and"]
+        seen = [result(user_and.delay(number=1)), in_place.apply(kwargs={"number": 1}).get(), in_place(number=1)]
+    assert [list(each) for each in seen] == [["alice", 1]] * 3
 
 
 @pytest.fixture
@@ -305,6 +361,23 @@ def test_other_celery_apps_are_left_alone(app: Flask, eager: t.Any) -> None:
     other.conf.task_always_eager = True
     assert other.task(flask.has_app_context, name="has").delay().get() is False
     assert "send_task" not in vars(other)
+
+
+@pytest.mark.parametrize("finalized", [True, False])
+def test_tasks_may_be_made_before_and_after(app: Flask, finalized: bool) -> None:
+    from celery import Celery
+
+    from flaskthreads_autopatch.integrations.celery import init_celery
+
+    celery = Celery("shop", set_as_current=False)
+    before = celery.task(shop.look, name="before")
+    if finalized:
+        celery.finalize()
+    init_celery(celery, app)
+    after = celery.task(shop.look, name="after")
+    celery.finalize()
+    for task in (before, after, celery.task(shop.look, name="at last")):
+        assert task.apply().get() == {"app": "shop", "g": {}}
 
 
 def test_called_again_the_last_app_counts(app: Flask, tmp_path: Path) -> None:
