@@ -6,8 +6,8 @@ Flask has two generations of contexts, told apart by feature and never by versio
   tokens of its pushes in ``_cv_tokens``; a dispatch reuses an active app context of the same app.
 * 3.2 has one app context, which may have request data; it counts its pushes in ``_push_count``.
 
-Everything above this file speaks of five verbs: what is *active*, what may be *lent*, *enter*, *leave*,
-and a context variable space *without Flask*.
+Everything above this file speaks of what is *active*, what may be *lent*, *enter*, *leave*, and a context variable
+space *without Flask*.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from io import BytesIO
 
 from flask import Flask, Request
-from flask.json.provider import DefaultJSONProvider
+from flask.json.provider import DefaultJSONProvider, JSONProvider
 from flask.sessions import SecureCookieSessionInterface
 
 from . import flask_context
@@ -85,35 +85,39 @@ def take(allowed: AllowList, settings: Callable[[Flask], Policy] = policy_or_def
         return ""
     app = ctx.app
     policy = settings(app)
-    message: dict[str, t.Any] = {}
-    entries = getattr(ctx.g, "__dict__", {})  # an app_ctx_globals_class may have slots: of that nothing is carried
-    if carried := {name: entries[name] for name in allowed.g if name in entries}:
-        message["g"] = carried
-        for name, value in carried.items() if policy.exclude else ():
+    content: dict[str, t.Any] = {}
+    there = getattr(ctx.g, "__dict__", {})  # an app_ctx_globals_class may have slots: of that nothing is carried
+    if entries := {name: there[name] for name in allowed.g if name in there}:
+        content["g"] = entries
+        for name, value in entries.items() if policy.exclude else ():
             if reason := policy.why_home(name, type(value)):
-                raise _not_portable(name, value, reason)
+                raise _not_portable(name, value, reason, _STAYS_HOME)
     if policy.request and (request := flask_context.active_request(ctx)) is not None:
         environ = request.environ
-        message["request"] = {name: environ[name] for name in (*_URL, *allowed.environ) if name in environ}
-    if not message:
+        content["request"] = {name: environ[name] for name in (*_URL, *allowed.environ) if name in environ}
+    if not content:
         return ""
-    if type(app.json) is DefaultJSONProvider and _ANY_JSON.issuperset(map(type, carried.values())):
-        return _encode(message)
-    return _write(app, message)
+    if _PLAIN_JSON.issuperset(map(type, entries.values())) and _is_flasks_own(app.json):
+        return _encode(content)
+    return _write(app, content, policy)
 
 
-_ANY_JSON = frozenset({str, bool, type(None)})
-"""What any JSON brings back as it was."""
+_PLAIN_JSON = frozenset({str, bool, type(None)})
+"""Types whose values Flask's own JSON brings back as they were."""
 
-# Flask's own provider says the same of such values, with an encoder that it makes anew for each text: twice the time,
-# and in a round trip, where each thing is touched for the first time in a while, three times.
+# Flask's own provider writes what reads the same, with an encoder that it makes anew for each text: twice the time, and
+# in a round trip, where each thing is touched for the first time in a while, three times.
 _encode = json.JSONEncoder().encode
 
 
-def _write(app: Flask, message: dict[str, t.Any]) -> str:
-    entries = message.get("g")
+def _is_flasks_own(provider: JSONProvider) -> bool:
+    return type(provider) is DefaultJSONProvider and vars(provider).keys().isdisjoint(("dumps", "loads"))
+
+
+def _write(app: Flask, content: dict[str, t.Any], policy: Policy) -> str:
+    entries = content.get("g")
     try:
-        text = app.json.dumps(message)
+        text = app.json.dumps(content)
         if entries is None or _comes_back(entries, app.json.loads(text)["g"]):
             return text
     except Exception:
@@ -121,15 +125,20 @@ def _write(app: Flask, message: dict[str, t.Any]) -> str:
             raise
     for name, value in entries.items():
         if reason := _why_not_portable(app, value):
-            raise _not_portable(name, value, reason)
+            if at_home := policy.why_home(name, type(value)):
+                raise _not_portable(name, value, at_home, _STAYS_HOME)
+            raise _not_portable(name, value, reason, _MAKE_IT_PLAIN)
     raise NotPortableError(f"g.{', g.'.join(entries)}: app.json carries each of them back alone, and not together.")
 
 
-def _not_portable(name: str, value: object, reason: str) -> NotPortableError:
-    return NotPortableError(
-        f"g.{name} ({_type_of(value)}) cannot be carried to another process: {reason}. Keep what is needed of it on g"
-        " as plain values, name fewer entries in g=, or teach app.json to carry it."
-    )
+_STAYS_HOME = "It stays home in threads too: take it out of g=, and have the task make its own; or out of exclude."
+_MAKE_IT_PLAIN = (
+    "Keep what is needed of it on g as plain values, name fewer entries in g=, or teach app.json to carry it."
+)
+
+
+def _not_portable(name: str, value: object, reason: str, way_out: str) -> NotPortableError:
+    return NotPortableError(f"g.{name} ({_type_of(value)}) cannot be carried to another process: {reason}. {way_out}")
 
 
 def _why_not_portable(app: Flask, value: object) -> str | None:
@@ -165,8 +174,8 @@ def replay(app: Flask, message: str, fn: Callable[..., R], args: t.Any, kwargs: 
     Torn down as a snapshot is in a thread: each handler of ``teardown_appcontext``, none of ``teardown_request``. An
     error in it is logged, as one of *shown*, which stands for *fn*.
     """
-    carried = app.json.loads(message) if message else {}
-    environ = carried.get("request")
+    content = app.json.loads(message) if message else {}
+    environ = content.get("request")
     ctx: t.Any = None
     token = error = None
     if environ is None:
@@ -175,7 +184,7 @@ def replay(app: Flask, message: str, fn: Callable[..., R], args: t.Any, kwargs: 
         session = _without_cookie(app, environ)
         ctx, token = flask_context.enter_with_request(app, _complete(environ), session, shown)
     try:
-        for name, value in carried.get("g", {}).items():
+        for name, value in content.get("g", {}).items():
             # What a receiver of appcontext_pushed has put there wins, as in a thread.
             vars(ctx.g).setdefault(name, value)
         return fn(*args, **kwargs)
@@ -194,8 +203,8 @@ def _without_cookie(app: Flask, environ: dict[str, t.Any]) -> t.Any:
     It makes a signing serializer before it looks for the cookie: a third of what a request context costs.
     """
     interface: t.Any = app.session_interface
-    own = type(interface) is not SecureCookieSessionInterface or vars(interface) or app.request_class is not Request
-    if own or not app.secret_key or "HTTP_COOKIE" in environ:
+    others = type(interface) is not SecureCookieSessionInterface or vars(interface) or app.request_class is not Request
+    if others or not app.secret_key or "HTTP_COOKIE" in environ:
         return None
     return interface.session_class()
 
@@ -214,9 +223,10 @@ def _complete(environ: dict[str, t.Any]) -> dict[str, t.Any]:
 
 
 def alone(fn: Callable[..., R], *args: t.Any) -> R:
-    """Return or raise what ``fn(*args)`` does where no context of Flask's is active.
+    """Return or raise what ``fn(*args)`` does where no context of Flask's is active, and nothing is suppressed.
 
-    A worker that was forked in the middle of a request has that request's context variables, for ever.
+    A worker that was forked in the middle of a request has that request's context variables, for ever. (No request is
+    active without an app context.)
     """
     if flask_context.active() is None and not is_suppressed():
         return fn(*args)

@@ -173,12 +173,14 @@ def _path_of(fn: Callable[..., t.Any]) -> str:
     raise NotPortableError(
         f"{qualname or type(fn).__qualname__!r} ({type(fn).__qualname__}, module {module!r}) cannot be found by name in"
         " another process. Allowed is a function at the top level of a module (or of a class in it): no lambda, no"
-        " function in a function, no functools.partial, nothing typed at a prompt. Its arguments go to submit()."
+        " function in a function, no method of an object, no functools.partial, nothing typed at a prompt. Its"
+        " arguments, an object too, go to submit()."
     )
 
 
 def _main_can_be_imported() -> bool:
-    # What a worker needs to make the main module anew. A prompt, python -c and a pipe have neither.
+    # What a worker may make the main module anew from. A prompt, python -c and a pipe have neither. (Of a package's or
+    # an archive's __main__ only a forked worker has the functions; another one says so in the future.)
     main = sys.modules["__main__"]
     return getattr(main, "__spec__", None) is not None or os.path.isfile(getattr(main, "__file__", None) or "")
 

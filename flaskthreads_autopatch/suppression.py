@@ -1,4 +1,4 @@
-"""Where nothing inherits: what is started there by hand, and what starts in context variables that hold no context."""
+"""`suppress_inheritance`, and what starts in context variables that are clean of it and of Flask's contexts."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def install(app: Flask, **policy: t.Any) -> None:
     Raises `PolicyError` for a wrong option, and patches nothing; a wrong option in the environment is one line on
     stderr instead, and nothing is patched. Installing again replaces the policy. *app* is held weakly.
     """
-    app = _real(app)
+    app = real(app)
     resolved = _resolve_or_say(policy, app.config)
     if resolved is None:
         return
@@ -80,7 +80,7 @@ def uninstall(app: Flask) -> None:
 
     While `enable` is in force, *app* falls back to that. With the last app the patches are taken out, as by `disable`.
     """
-    app = _real(app)
+    app = real(app)
     with _state.lock:
         if app in _state.installed:
             _state.installed.discard(app)
@@ -195,8 +195,8 @@ def _version(name: str) -> str:
         return "unknown"  # bundled without its metadata
 
 
-def _real(app: Flask) -> Flask:
-    # current_app is a proxy
+def real(app: Flask) -> Flask:
+    """*app* itself, where it may be the proxy `current_app`."""
     get = getattr(app, "_get_current_object", None)
     return app if get is None else t.cast(Flask, get())
 

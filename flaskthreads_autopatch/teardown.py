@@ -1,6 +1,7 @@
-"""Calling what the app has to be told at the end of a context: teardown handlers, and the receivers of its signals.
+"""Calling what an app has registered: teardown handlers, and receivers of signals.
 
-Each runs, whatever another one raises (H9). An error is logged on ``app.logger``, and is nobody's outcome (H10).
+In a teardown each of them runs, whatever another one raises (H9), and an error is logged on ``app.logger``: it is
+nobody's outcome (H10).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ tearing_down_receivers: Mapping[t.Any, t.Any] = getattr(appcontext_tearing_down,
 
 
 def send(signal: t.Any, app: Flask, **values: t.Any) -> None:
-    """Send *signal* as Flask sends its own."""
+    """Send *signal* as Flask sends its own. Raises what a receiver raises."""
     if _takes_async_wrapper:
         values["_async_wrapper"] = app.ensure_sync
     signal.send(app, **values)

@@ -6,12 +6,13 @@ import typing as t
 from collections.abc import Callable, Iterable
 
 import wrapt
-from celery import current_task
+from celery import Celery, current_task
 from flask import Flask
 
 from .. import flask_context
 from ..portable import AllowList, Settings, alone, replay, take
 from ..snapshot import is_inherited
+from ..switch import real
 
 HEADER = "flaskthreads_autopatch"
 """Under this name the snapshot stands in a task message's headers."""
@@ -32,10 +33,17 @@ def init_celery(celery_app: t.Any, app: Flask, *, g: Iterable[str] = (), headers
     entries of ``g`` that *g* names and, if it is sent in a request, that one's method, its URL and the headers that
     *headers* names; ``delay()`` and its like raise `NotPortableError`. A task that is sent without a context (by beat,
     by a program without us) runs in an app context. Run in place, by ``apply()`` or eagerly, it runs in the caller's
-    context if there is one. Called again, it replaces *app* and the names.
+    context if there is one. Called again, it replaces *app* and the names. Raises `TypeError` for what is no Celery
+    app, no Flask app, or no names.
     """
+    if not isinstance(celery_app, Celery):
+        raise TypeError(f"celery_app={celery_app!r}: allowed is a Celery app. It comes first, the Flask app second.")
+    if not isinstance(app, Flask):
+        raise TypeError(
+            f"app={app!r}: allowed is the Flask app itself, and no path: a worker has it where it makes the Celery app."
+        )
     again = _ATTRIBUTE in vars(celery_app)
-    setattr(celery_app, _ATTRIBUTE, _Setup(app, AllowList.of(g, headers), Settings()))
+    setattr(celery_app, _ATTRIBUTE, _Setup(real(app), AllowList.of(g, headers), Settings()))
     if again:
         return
     # The one way out that all messages of this Celery app take. Celery's signal for it does not say whose they are.
@@ -47,7 +55,7 @@ def init_celery(celery_app: t.Any, app: Flask, *, g: Iterable[str] = (), headers
         celery_app.on_after_finalize.connect(_adopt)
 
 
-class FlaskTask:
+class _TaskInContext:
     """What the task classes of *celery_app* get: the ``__call__`` that Flask's documentation writes by hand."""
 
     app: t.Any
@@ -96,11 +104,11 @@ def _take(celery_app: t.Any) -> str:
 
 
 def _in_context(cls: type) -> type:
-    return type(cls.__name__, (FlaskTask, cls), {"__module__": cls.__module__, "__doc__": cls.__doc__})
+    return type(cls.__name__, (_TaskInContext, cls), {"__module__": cls.__module__, "__doc__": cls.__doc__})
 
 
 def _adopt(sender: t.Any, **_: t.Any) -> None:
     """The tasks that have a base class of their own, or were made before `init_celery`."""
     for task in sender.tasks.values():
-        if not isinstance(task, FlaskTask):
+        if not isinstance(task, _TaskInContext):
             task.__class__ = _in_context(type(task))

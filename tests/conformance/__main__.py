@@ -33,7 +33,7 @@ def main() -> int:
     _print_line("---", "---", *("---" for _ in COLUMNS))
     rows: list[Row] = []
     missing: list[str] = []
-    # The rows side by side: a suite's third column has the second processor's company, and what sleeps keeps none idle.
+    # The rows side by side, so that a third column or a sleeping test leaves no processor idle.
     with (
         tempfile.TemporaryDirectory() as name,
         ThreadPoolExecutor(AT_ONCE) as pool,

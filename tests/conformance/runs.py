@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import typing as t
 from collections import Counter
 from collections.abc import Mapping
@@ -84,13 +84,12 @@ class Runner:
         self._folder = folder
         self._test_package = test_package
         self._pool = pool
-        self._numbers = itertools.count()
 
     def row(self, suite: Suite, flags: tuple[str, ...], source: str) -> Row:
         """Run *suite*, and again, in all columns, what differed."""
 
         def run(column: str, only: list[str]) -> t.Any:
-            return self._pool.submit(self._run, next(self._numbers), suite, flags, column, only, source)
+            return self._pool.submit(self._run, suite, flags, column, only, source)
 
         started = {column: run(column, []) for column in suite.columns}
         runs: dict[str, Run] = {column: future.result() for column, future in started.items()}
@@ -111,9 +110,8 @@ class Runner:
                 row.different.append(text + "\n" + "".join(run.details.get(name, "") for run in runs.values()))
         return row
 
-    def _run(self, number: int, suite: Suite, flags: tuple[str, ...], column: str, only: list[str], source: str) -> Run:
-        folder = self._folder / str(number)
-        folder.mkdir()
+    def _run(self, suite: Suite, flags: tuple[str, ...], column: str, only: list[str], source: str) -> Run:
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
         log, output = folder / "log", folder / "output"
         log.touch()
         order = {

@@ -13,6 +13,7 @@ import typing as t
 from collections.abc import Iterator
 from pathlib import Path
 
+import flask
 import pytest
 from flask import Flask, g
 
@@ -354,7 +355,6 @@ def test_run_in_place_in_a_request_of_another_app_a_task_does_not_see_that_reque
 
 
 def test_other_celery_apps_are_left_alone(app: Flask, eager: t.Any) -> None:
-    import flask
     from celery import Celery
 
     other = Celery("other", set_as_current=False)
@@ -378,6 +378,35 @@ def test_tasks_may_be_made_before_and_after(app: Flask, finalized: bool) -> None
     celery.finalize()
     for task in (before, after, celery.task(shop.look, name="at last")):
         assert task.apply().get() == {"app": "shop", "g": {}}
+
+
+def test_wrong_arguments_of_init_celery_are_named_and_change_nothing(app: Flask) -> None:
+    from celery import Celery
+
+    from flaskthreads_autopatch.integrations.celery import init_celery
+
+    celery: t.Any = Celery("shop", set_as_current=False)
+    before = dict(vars(celery)), dict(vars(app))
+    for args, complaint in (
+        ((app, celery), r"^celery_app=<Flask .*: allowed is a Celery app\. It comes first"),
+        ((celery, shop.APP), rf"^app='{shop.APP}': allowed is the Flask app itself"),
+    ):
+        with pytest.raises(TypeError, match=complaint):
+            init_celery(*args)
+    with pytest.raises(TypeError, match=r"^g='user_id': allowed is a tuple of names"):
+        init_celery(celery, app, g="user_id")
+    assert (dict(vars(celery)), dict(vars(app))) == before
+
+
+def test_the_app_may_be_given_as_current_app(app: Flask, tmp_path: Path) -> None:
+    from celery import Celery
+
+    from flaskthreads_autopatch.integrations.celery import init_celery
+
+    celery = Celery("shop", set_as_current=False)
+    with app.app_context():
+        init_celery(celery, flask.current_app)  # type: ignore[arg-type]
+    assert celery.task(shop.look, name="look").apply().get() == {"app": "shop", "g": {}}
 
 
 def test_called_again_the_last_app_counts(app: Flask, tmp_path: Path) -> None:

@@ -335,6 +335,77 @@ def test_of_the_apps_own_json_nothing_is_taken_for_granted() -> None:
             carry(shop.user, shop.APP, g=("user_id",))
 
 
+def test_nor_where_flasks_own_has_got_another_method() -> None:
+    app = Flask("shouts")
+    app.json.loads = Shouting(app).loads  # type: ignore[method-assign]
+    with app.app_context():
+        g.user_id = "alice"
+        with pytest.raises(NotPortableError, match=r"g.user_id \(str\) .* app.json brings back another value"):
+            carry(shop.user, shop.APP, g=("user_id",))
+
+
+def test_what_stays_home_in_threads_has_a_way_out_of_its_own(app: Flask) -> None:
+    app.config["FLASKTHREADS_AUTOPATCH_EXCLUDE"] = "user_*"
+    with app.app_context():
+        g.user_id, g.connection = "alice", shop.connection()
+        for name, reason in (("user_id", r"excluded by 'user_\*'"), ("connection", ".*thread.*")):
+            with pytest.raises(NotPortableError, match=rf"^g.{name} .*: {reason}. It stays home in threads too: take"):
+                carry(shop.user, shop.APP, g=(name,))
+        app.config["FLASKTHREADS_AUTOPATCH_EXCLUDE"] = ""
+        with pytest.raises(NotPortableError, match=r"^g.connection .*thread.*\. It stays home in threads too: take"):
+            carry(shop.user, shop.APP, g=("connection",))
+        g.connection.close()
+
+
+def greeted_app() -> Flask:
+    app = Flask("greets")
+
+    def greet(sender: Flask, **_: object) -> None:
+        g.user_id = "of the worker"
+
+    flask.appcontext_pushed.connect(greet, app, weak=False)
+    return app
+
+
+def test_what_a_receiver_has_put_on_g_wins_as_in_a_thread(app: Flask) -> None:
+    with app.app_context():
+        g.user_id = "alice"
+        assert carry(shop.user, f"{__name__}:greeted_app", g=("user_id",))() == "of the worker"
+
+
+class Counted(SecureCookieSessionInterface):
+    opened = 0
+
+    def open_session(self, app: t.Any, request: t.Any) -> t.Any:
+        type(self).opened += 1
+        return super().open_session(app, request)
+
+
+def app_with_counted_sessions() -> Flask:
+    app = shop.create_app()
+    app.session_interface = Counted()
+    return app
+
+
+def test_a_session_is_opened_once(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    with shop.in_request(app):
+        carried = carry(session_of_task, f"{__name__}:app_with_counted_sessions")
+        carried()
+        assert Counted.opened == 1
+        monkeypatch.setattr(SecureCookieSessionInterface, "open_session", None)
+        assert carry(session_of_task, shop.APP)() == ("SecureCookieSession", {})
+
+
+def complain() -> None:
+    print("complaint", file=flask.request.environ["wsgi.errors"])
+
+
+def test_a_carried_request_has_a_complete_environ(app: Flask, capsys: pytest.CaptureFixture[str]) -> None:
+    with shop.in_request(app):
+        carry(complain, shop.APP)()
+    assert "complaint" in capsys.readouterr().err
+
+
 class OwnSessions(SecureCookieSessionInterface):
     def open_session(self, app: t.Any, request: t.Any) -> t.Any:
         return self.session_class({"opened": "by the app"})
@@ -440,7 +511,7 @@ loads: list[Flask] = []
 def create_app_slowly() -> Flask:
     in_factory.set()
     assert on_its_way.wait(30)
-    time.sleep(0.1)  # the other thread comes to the lock
+    time.sleep(0.1)  # so that the other thread comes to the lock: if it is later than that, the test says less
     loads.append(Flask("slow"))
     return loads[-1]
 
@@ -525,12 +596,22 @@ def test_shutdown_waits_only_if_asked() -> None:
     engine = Recording()
     remote = RemoteAppContextExecutor(engine, shop.APP)
     future = remote.submit(shop.user)
+    order: list[str] = []
+    future.add_done_callback(lambda _: order.append("done"))
+
+    def shut_down(wait: bool) -> None:
+        remote.shutdown(wait)
+        order.append(f"returned with {wait=}")
+
     for wait in (False, True):
-        thread = threading.Thread(target=remote.shutdown, args=(wait,), daemon=True)
+        thread = threading.Thread(target=shut_down, args=(wait,), daemon=True)
         thread.start()
-        thread.join(0.5 if wait else 30)
-        assert thread.is_alive() is wait
-    future.set_result(None)
-    thread.join(30)
-    assert not thread.is_alive()
+        if wait:
+            # It waits by a condition of the future's, which is there from then on.
+            while thread.is_alive() and not future._waiters:  # type: ignore[attr-defined]
+                time.sleep(0.01)
+            future.set_result(None)
+        thread.join(30)
+    assert sorted(order[1:]) == ["done", "returned with wait=True"]
+    assert order[0] == "returned with wait=False"
     assert [name for name, *_ in engine.calls] == ["submit"]

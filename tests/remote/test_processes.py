@@ -288,7 +288,7 @@ if __name__ == "__main__":
 """
 
 
-# A worker that is spawned has no main module where that is the __main__ of an archive, says multiprocessing.
+# Where the main module is the __main__ of an archive, or of a package, multiprocessing makes none in a spawned worker.
 @pytest.mark.parametrize(
     ("way", "method"),
     [*itertools.product(["script", "module", "prompt"], ["fork", "spawn"]), ("archive", "fork")],
