@@ -114,8 +114,8 @@ def carry(fn: Callable[P, R], app: str, g: Iterable[str] = (), headers: Iterable
     return t.cast("Callable[P, R]", _carry(_import_path(app), AllowList.of(g, headers), policy_or_default, fn))
 
 
-def _carry(app: str, allowed: AllowList, settings: Callable[[Flask], Policy], fn: Callable[..., t.Any]) -> Carried:
-    return Carried(app, _path_of(fn), take(allowed, settings))
+def _carry(app_path: str, allowed: AllowList, settings: Callable[[Flask], Policy], fn: Callable[..., t.Any]) -> Carried:
+    return Carried(app_path, _path_of(fn), take(allowed, settings))
 
 
 class Carried:
@@ -123,8 +123,8 @@ class Carried:
 
     __slots__ = ("_strings",)
 
-    def __init__(self, app: str, path: str, message: str) -> None:
-        self._strings = (app, path, message)
+    def __init__(self, app_path: str, path: str, message: str) -> None:
+        self._strings = (app_path, path, message)
 
     def __getattr__(self, name: str) -> str:
         # Engines show tasks under these names.
@@ -136,8 +136,8 @@ class Carried:
         return type(self), self._strings
 
     def __repr__(self) -> str:
-        app, path, _ = self._strings
-        return f"<{path} carried to a context of {app}>"
+        app_path, path, _ = self._strings
+        return f"<{path} carried to a context of {app_path}>"
 
     def __call__(self, /, *args: t.Any, **kwargs: t.Any) -> t.Any:
         return alone(_call, *self._strings, args, kwargs)
@@ -204,19 +204,19 @@ class _Apps:
         self._lock = threading.RLock()
         self._loaded: dict[str, Flask] = {}
 
-    def load(self, path: str) -> Flask:
-        app = self._loaded.get(path)
+    def load(self, app_path: str) -> Flask:
+        app = self._loaded.get(app_path)
         if app is None:
             with self._lock:
-                app = self._loaded.get(path) or self._loaded.setdefault(path, self._load(path))
+                app = self._loaded.get(app_path) or self._loaded.setdefault(app_path, self._load(app_path))
         return app
 
-    def _load(self, path: str) -> Flask:
+    def _load(self, app_path: str) -> Flask:
         try:
             # The app's own debug flag counts, as it does under a WSGI server.
-            return ScriptInfo(path, set_debug_flag=False).load_app()
+            return ScriptInfo(app_path, set_debug_flag=False).load_app()
         except (Exception, SystemExit) as error:
-            raise AppLoadError(path, f"{type(error).__name__}: {error}") from error
+            raise AppLoadError(app_path, f"{type(error).__name__}: {error}") from error
 
 
 _apps = _Apps()
