@@ -95,6 +95,13 @@ def active_request(ctx: AppContext) -> t.Any:
     return None if request_ctx is None else request_ctx.request
 
 
+def own_request(ctx: AppContext) -> t.Any:
+    """The active request if it is one of the app of *ctx*; else None. (Before 3.2 another app's may lie below.)"""
+    if _HAS_REQUEST_CONTEXT and getattr(_cv_request.get(None), "app", None) is not ctx.app:
+        return None
+    return active_request(ctx)
+
+
 def is_pushed(ctx: AppContext) -> bool:
     """Whether *ctx* is active somewhere; may be asked from any thread."""
     if not _HAS_REQUEST_CONTEXT:

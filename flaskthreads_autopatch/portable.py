@@ -92,7 +92,7 @@ def take(allowed: AllowList, settings: Callable[[Flask], Policy] = policy_or_def
         for name, value in entries.items() if policy.exclude else ():
             if reason := policy.why_home(name, type(value)):
                 raise _not_portable(name, value, reason, _STAYS_HOME)
-    if policy.request and (request := flask_context.active_request(ctx)) is not None:
+    if policy.request and (request := flask_context.own_request(ctx)) is not None:
         environ = request.environ
         content["request"] = {name: environ[name] for name in (*_URL, *allowed.environ) if name in environ}
     if not content:
@@ -174,8 +174,7 @@ def replay(app: Flask, message: str, fn: Callable[..., R], args: t.Any, kwargs: 
     Torn down as a snapshot is in a thread: each handler of ``teardown_appcontext``, none of ``teardown_request``. An
     error in it is logged, as one of *shown*, which stands for *fn*.
     """
-    content = app.json.loads(message) if message else {}
-    environ = content.get("request")
+    entries, environ = _read(app, message)
     ctx: t.Any = None
     token = error = None
     if environ is None:
@@ -183,10 +182,9 @@ def replay(app: Flask, message: str, fn: Callable[..., R], args: t.Any, kwargs: 
     else:
         session = _without_cookie(app, environ)
         ctx, token = flask_context.enter_with_request(app, _complete(environ), session, shown)
+        del session
     try:
-        for name, value in content.get("g", {}).items():
-            # What a receiver of appcontext_pushed has put there wins, as in a thread.
-            vars(ctx.g).setdefault(name, value)
+        _fill(ctx.g, entries)
         return fn(*args, **kwargs)
     except BaseException as exc:
         error = exc
@@ -194,7 +192,18 @@ def replay(app: Flask, message: str, fn: Callable[..., R], args: t.Any, kwargs: 
     finally:
         flask_context.leave(ctx, token, error, shown)
         # The traceback of an exception that is kept keeps this frame and its variables.
-        del fn, args, kwargs, shown, ctx, token, error
+        del message, fn, args, kwargs, shown, entries, environ, ctx, token, error
+
+
+def _read(app: Flask, message: str) -> tuple[dict[str, t.Any], dict[str, t.Any] | None]:
+    content = app.json.loads(message) if message else {}
+    return content.get("g", {}), content.get("request")
+
+
+def _fill(g: object, entries: dict[str, t.Any]) -> None:
+    for name, value in entries.items():
+        # What a receiver of appcontext_pushed has put there wins, as in a thread.
+        vars(g).setdefault(name, value)
 
 
 def _without_cookie(app: Flask, environ: dict[str, t.Any]) -> t.Any:

@@ -24,7 +24,7 @@ from flask.cli import ScriptInfo
 
 from .policy import Policy
 from .portable import AllowList, NotPortableError, Settings, alone, replay, take
-from .suppression import P, R
+from .suppression import P, R, clean_context
 from .switch import policy_or_default
 
 __all__ = ["AppLoadError", "NotPortableError", "RemoteAppContextExecutor", "carry"]
@@ -69,7 +69,8 @@ class RemoteAppContextExecutor(Executor):
         self._executor = executor
         self._carry = functools.partial(_carry, _import_path(app), AllowList.of(g, headers), Settings())
         self._owned = owned
-        self._lock = threading.Lock()
+        # Reentrant: an engine that runs its tasks in place runs one that submits here again.
+        self._lock = threading.RLock()
         self._open = True
         self._futures: weakref.WeakSet[Future[t.Any]] = weakref.WeakSet()
 
@@ -213,8 +214,9 @@ class _Apps:
 
     def _load(self, app_path: str) -> Flask:
         try:
-            # The app's own debug flag counts, as it does under a WSGI server.
-            return ScriptInfo(app_path, set_debug_flag=False).load_app()
+            # The app's own debug flag counts, as it does under a WSGI server. In context variables of its own: what an
+            # import pushes, and never pops, is not to be active in the first task.
+            return clean_context().run(ScriptInfo(app_path, set_debug_flag=False).load_app)
         except (Exception, SystemExit) as error:
             raise AppLoadError(app_path, f"{type(error).__name__}: {error}") from error
 

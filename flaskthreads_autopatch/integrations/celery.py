@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import typing as t
 from collections.abc import Callable, Iterable
 
@@ -11,7 +12,6 @@ from flask import Flask
 
 from .. import flask_context
 from ..portable import AllowList, Settings, alone, replay, take
-from ..snapshot import is_inherited
 from ..switch import real
 
 HEADER = "flaskthreads_autopatch"
@@ -48,34 +48,88 @@ def init_celery(celery_app: t.Any, app: Flask, *, g: Iterable[str] = (), headers
         return
     # The one way out that all messages of this Celery app take. Celery's signal for it does not say whose they are.
     wrapt.wrap_function_wrapper(celery_app, "send_task", _send_task)
-    celery_app.Task = _in_context(celery_app.Task)
-    if celery_app.finalized:
-        _adopt(celery_app)
-    else:
-        celery_app.on_after_finalize.connect(_adopt)
+    # The one place that all its tasks come to, whenever and however they are made. Not by its property, which is the
+    # end of the time in which tasks may be waiting to be made.
+    tasks = celery_app._tasks
+    for task in list(tasks.values()):
+        _adopt(task)
+    tasks.__class__ = type(type(tasks).__name__, (_Adopting, type(tasks)), {})
+
+
+class _Adopting:
+    """What the registry of tasks of *celery_app* gets."""
+
+    def __setitem__(self, name: str, task: t.Any) -> None:
+        _adopt(task)
+        super().__setitem__(name, task)  # type: ignore[misc]
+
+
+def _adopt(task: t.Any) -> None:
+    cls = type(task)
+    if not issubclass(cls, _TaskInContext):
+        # In front of the class, so that a __call__ of its own runs inside the context.
+        names = {"__module__": cls.__module__, "__doc__": cls.__doc__}
+        task.__class__ = type(cls.__name__, (_TaskInContext, cls), names)
 
 
 class _TaskInContext:
-    """What the task classes of *celery_app* get: the ``__call__`` that Flask's documentation writes by hand."""
+    """What the class of each task gets: the ``__call__`` that Flask's documentation writes by hand."""
 
     app: t.Any
     request: t.Any
 
     def __call__(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
         run: Callable[..., t.Any] = super().__call__  # type: ignore[misc]
-        request = self.request
-        if request.called_directly:
+        request = _request_behind(self)
+        if request is None:
             return run(*args, **kwargs)
         app = getattr(self.app, _ATTRIBUTE).app
-        ctx = flask_context.active()
-        if request.is_eager and ctx is not None and ctx.app is app:
+        if request.is_eager and _is_active(app):
             # In the caller's context, and so without a teardown: that is the caller's.
-            return run(*args, **kwargs)
-        return alone(_replay, app, _carried_by(request), run, args, kwargs, self)
+            return _run_for(request, run, args, kwargs)
+        return alone(_replay, app, request, run, args, kwargs, self)
+
+    def signature_from_request(self, request: t.Any = None, *args: t.Any, **options: t.Any) -> t.Any:
+        # For a retry, which begins with what was sent at first, be that nothing.
+        signature = super().signature_from_request(request, *args, **options)  # type: ignore[misc]
+        sent = _carried_by(self.request if request is None else request)
+        signature.options["headers"] = {**(signature.options.get("headers") or {}), HEADER: sent}
+        return signature
 
 
-def _replay(app: Flask, message: str, run: Callable[..., t.Any], args: t.Any, kwargs: t.Any, task: object) -> t.Any:
-    return replay(app, message, run, args, kwargs, shown=task)
+_running: contextvars.ContextVar[t.Any] = contextvars.ContextVar("flaskthreads_autopatch.running_task", default=None)
+"""The request (Celery's: what came with the message) for which a task's own code runs here; None elsewhere."""
+
+
+def _request_behind(task: t.Any) -> t.Any:
+    """The request that *task* is called for; None where it is called as a function, and so part of what calls it."""
+    running, request = _running.get(), task.request
+    if running is not None:
+        # Called as a function, a task has a copy of the request that is there. Applied, it has one of its own.
+        return None if request.called_directly or request.id == running.id else request
+    if request.called_directly and current_task and current_task.app is task.app:
+        # By Celery itself, once a task has failed: its errback.
+        request = current_task.request
+    return None if request.called_directly else request
+
+
+def _is_active(app: Flask) -> bool:
+    ctx = flask_context.active()
+    return ctx is not None and ctx.app is app
+
+
+def _replay(app: Flask, request: t.Any, run: Callable[..., t.Any], args: t.Any, kwargs: t.Any, task: object) -> t.Any:
+    return replay(app, _carried_by(request), _run_for, (request, run, args, kwargs), {}, shown=task)
+
+
+def _run_for(request: t.Any, run: Callable[..., t.Any], args: t.Any, kwargs: t.Any) -> t.Any:
+    token = _running.set(request)
+    try:
+        return run(*args, **kwargs)
+    finally:
+        _running.reset(token)
+        # The traceback of an exception that is kept keeps this frame and its variables.
+        del request, run, args, kwargs, token
 
 
 def _carried_by(request: t.Any) -> str:
@@ -91,24 +145,10 @@ def _send_task(wrapped: Callable[..., t.Any], celery_app: t.Any, args: t.Any, kw
 
 
 def _to_carry(celery_app: t.Any) -> str:
-    if is_inherited() or not current_task or current_task.app is not celery_app:
-        return _take(celery_app)
-    # Sent by Celery itself once the task is over, and its context gone: the next of a chain, a chord's body. Or a task
-    # that runs in place, in the caller's context, and carries nothing itself.
-    return _carried_by(current_task.request) or _take(celery_app)
-
-
-def _take(celery_app: t.Any) -> str:
+    over = _running.get() is None and current_task and current_task.app is celery_app
+    if over and not current_task.request.is_eager:
+        # Sent by Celery itself once the task is over, and its context gone: the next of a chain, a chord's body. Or by
+        # one of the task's handlers.
+        return _carried_by(current_task.request)
     setup: _Setup = getattr(celery_app, _ATTRIBUTE)
     return take(setup.allowed, setup.settings)
-
-
-def _in_context(cls: type) -> type:
-    return type(cls.__name__, (_TaskInContext, cls), {"__module__": cls.__module__, "__doc__": cls.__doc__})
-
-
-def _adopt(sender: t.Any, **_: t.Any) -> None:
-    """The tasks that have a base class of their own, or were made before `init_celery`."""
-    for task in sender.tasks.values():
-        if not isinstance(task, _TaskInContext):
-            task.__class__ = _in_context(type(task))

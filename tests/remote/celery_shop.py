@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import celery
 from celery import Celery, shared_task
-from flask import Flask, g
+from flask import Flask, current_app, g
 
 from flaskthreads_autopatch.integrations.celery import init_celery
 
@@ -68,6 +69,7 @@ user_and = shared_task(shop.user_and, name="user_and")
 user_in_thread = shared_task(shop.user_in_thread, name="user_in_thread")
 leave_torn_down = shared_task(shop.leave_torn_down, name="leave_torn_down")
 fail = shared_task(shop.fail, name="fail")
+fail_and_note = shared_task(shop.fail_and_note, name="fail_and_note")
 end_process = shared_task(shop.end_process, name="end_process")
 own_base = shared_task(shop.user, name="own_base", base=OwnBase)
 
@@ -84,6 +86,37 @@ def repeat(self: t.Any) -> list[t.Any]:
     if self.request.retries < 2:
         raise self.retry(countdown=0)
     return [self.request.retries, seen]
+
+
+@shared_task(name="repeat_with_header", bind=True, max_retries=1)
+def repeat_with_header(self: t.Any) -> list[t.Any]:
+    seen = dict(vars(g))
+    g.user_id = "changed by the task"
+    if self.request.retries < 1:
+        raise self.retry(countdown=0, headers={"mine": 1})
+    return [self.request.headers["mine"], seen]
+
+
+@shared_task(name="for_each", bind=True)
+def for_each(self: t.Any, *users: str) -> list[str]:
+    sent = []
+    for user_id in users:
+        # One of the app's own handlers raises at the end.
+        with contextlib.suppress(ZeroDivisionError), current_app.app_context():
+            g.user_id = user_id
+            sent.append(self.app.tasks["user"].delay().id)
+    return sent
+
+
+@shared_task(name="walk")
+def walk(steps: int) -> list[int]:
+    g.visited = g.get("visited", 0) + 1
+    return [g.visited, *(walk(steps - 1) if steps else [])]
+
+
+@shared_task(name="note_error")
+def note_error(request: t.Any, exc: BaseException, traceback: str) -> None:
+    note_error.app.backend.client.rpush("errors", json.dumps(shop.look(), default=str))
 
 
 @shared_task(name="pass_on", bind=True)

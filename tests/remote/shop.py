@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 import typing as t
+import weakref
 
 import flask
 from flask import Flask, current_app, g, request, session
@@ -127,6 +128,17 @@ async def user_async() -> str:
 
 def fail() -> None:
     raise KeyError(g.user_id)
+
+
+noted: list[weakref.ref[t.Any]] = []
+"""In this process: the contexts, and where there are any the sessions, of `fail_and_note`."""
+
+
+def fail_and_note(*ignored: object, **more: object) -> None:
+    noted.append(weakref.ref(app_ctx._get_current_object()))  # type: ignore[attr-defined]
+    if flask.has_request_context():
+        noted.append(weakref.ref(session._get_current_object()))  # type: ignore[attr-defined]
+    raise KeyError
 
 
 def leave_torn_down() -> list[str]:

@@ -6,6 +6,8 @@ Celery is imported by the fixtures: what is deselected needs no Celery.
 from __future__ import annotations
 
 import base64
+import contextlib
+import gc
 import json
 import sys
 import threading
@@ -151,10 +153,38 @@ def test_what_a_task_sends_carries_what_is_there_by_then(app: Flask, tasks: t.An
     assert result(tasks["user"].AsyncResult(result(first))) == "bob"
 
 
+def test_what_a_task_sends_in_a_context_of_its_own_carries_that(app: Flask, tasks: t.Any) -> None:
+    with app.app_context():
+        g.user_id = "alice"
+        in_context = tasks["for_each"].delay("bob", "carol")
+    for sent in (in_context, tasks["for_each"].delay("bob", "carol")):
+        seen = [result(tasks["user"].AsyncResult(each)) for each in result(sent)]
+        assert seen == ["bob", "carol"]
+
+
 def test_a_retry_starts_from_what_was_sent(app: Flask, tasks: t.Any) -> None:
     with shop.in_request(app):
         shop.preprocess(app)
         assert result(tasks["repeat"].delay()) == [2, SEEN_OF_ALICE]
+        assert result(tasks["repeat_with_header"].delay()) == [1, SEEN_OF_ALICE]
+    # That nothing was sent counts too.
+    assert result(tasks["repeat"].delay()) == [2, {}]
+    assert result(tasks["repeat_with_header"].delay()) == [1, {}]
+
+
+def test_a_task_that_calls_itself_does_so_in_its_own_context(app: Flask, tasks: t.Any) -> None:
+    assert result(tasks["walk"].delay(2)) == [1, 2, 3]
+
+
+def test_an_errback_has_what_the_task_was_sent_with(app: Flask, tasks: t.Any, worker: str) -> None:
+    from redis import Redis
+
+    with shop.in_request(app):
+        shop.preprocess(app)
+        tasks["fail"].apply_async(link_error=tasks["note_error"].s())
+    with Redis.from_url(worker, socket_timeout=None) as redis:
+        _, seen = t.cast(t.Any, redis.blpop(["errors"], timeout=TIMEOUT))
+    assert_of_alice(json.loads(seen))
 
 
 def test_a_task_called_or_applied_in_a_task_is_part_of_it(app: Flask, tasks: t.Any) -> None:
@@ -364,20 +394,72 @@ def test_other_celery_apps_are_left_alone(app: Flask, eager: t.Any) -> None:
 
 
 @pytest.mark.parametrize("finalized", [True, False])
-def test_tasks_may_be_made_before_and_after(app: Flask, finalized: bool) -> None:
-    from celery import Celery
+def test_tasks_may_be_made_at_any_time_and_in_any_way(app: Flask, finalized: bool) -> None:
+    import celery
 
     from flaskthreads_autopatch.integrations.celery import init_celery
 
-    celery = Celery("shop", set_as_current=False)
-    before = celery.task(shop.look, name="before")
+    celery_app = celery.Celery("shop", set_as_current=False)
+
+    class Own(celery.Task):  # type: ignore[misc]
+        def __call__(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
+            return [flask.has_app_context(), self.run(*args, **kwargs)]
+
+    class OfThisApp(celery_app.Task):  # type: ignore[misc, name-defined]
+        """Made before `init_celery`."""
+
+    def made(when: str) -> list[t.Any]:
+        class ByClass(celery.Task):  # type: ignore[misc]
+            name = f"by class, {when}"
+
+            def run(self) -> t.Any:
+                return shop.look()
+
+        bases = {"task": None, "own": Own, "of this app": OfThisApp, "late": celery_app.Task}
+        tasks = [celery_app.task(shop.look, name=f"{name}, {when}", base=base) for name, base in bases.items()]
+        return [*tasks, celery_app.register_task(ByClass())]
+
+    before = made("before")
     if finalized:
-        celery.finalize()
-    init_celery(celery, app)
-    after = celery.task(shop.look, name="after")
-    celery.finalize()
-    for task in (before, after, celery.task(shop.look, name="at last")):
-        assert task.apply().get() == {"app": "shop", "g": {}}
+        celery_app.finalize()
+    init_celery(celery_app, app)
+    after = made("after")
+    celery_app.finalize()
+    for task in (*before, *after, *made("at last")):
+        seen = {"app": "shop", "g": {}}
+        assert task.apply().get() == ([True, seen] if task.name.startswith("own") else seen), task.name
+
+
+def test_an_errback_run_in_place_is_part_of_the_callers_request(eager: t.Any) -> None:
+    celery_app, app = eager
+    app.teardown_appcontext_funcs.pop()
+    seen: list[t.Any] = []
+
+    @celery_app.task(name="note")  # type: ignore[untyped-decorator]
+    def note(request: t.Any, exc: BaseException, traceback: str) -> None:
+        seen.append(id(g._get_current_object()))
+
+    with app.app_context():
+        g.user_id = "alice"
+        celery_app.tasks["fail"].apply(link_error=note.s())
+        assert seen == [id(g._get_current_object())]
+    celery_app.tasks["fail"].apply(link_error=note.s())
+    assert len(seen) == 2
+
+
+def test_a_kept_result_of_a_task_run_in_place_holds_no_context(eager: t.Any) -> None:
+    celery_app, app = eager
+    app.teardown_appcontext_funcs.clear()
+    for around in (app.app_context, contextlib.nullcontext):
+        with around():
+            gc.collect()
+            gc.disable()
+            try:
+                kept = celery_app.tasks["fail_and_note"].apply()
+            finally:
+                gc.enable()
+        assert kept.failed()
+        assert shop.noted.pop()() is None
 
 
 def test_wrong_arguments_of_init_celery_are_named_and_change_nothing(app: Flask) -> None:

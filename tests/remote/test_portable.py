@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextvars
 import datetime
 import decimal
 import enum
@@ -25,7 +26,7 @@ from flask.sessions import SecureCookieSessionInterface
 from markupsafe import Markup
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch import AppLoadError, NotPortableError, RemoteAppContextExecutor, carry, flask_context
+from flaskthreads_autopatch import AppLoadError, NotPortableError, RemoteAppContextExecutor, carry
 
 from . import shop
 
@@ -483,25 +484,83 @@ def test_an_error_in_the_teardown_is_logged_as_one_of_the_users_function(
             assert message.startswith(f"Error in the teardown of the app context inherited by {fn.__name__} in thread")
 
 
-children: list[weakref.ref[t.Any]] = []
-
-
-def note_and_fail(*ignored: object, **more: object) -> None:
-    children.append(weakref.ref(flask_context.active()))
-    raise KeyError
-
-
 def test_a_kept_exception_holds_no_context(app: Flask) -> None:
-    carried = carry(note_and_fail, f"{__name__}:create_app_with_dates")
+    # An app that has the request's route: Flask's own routing exception keeps its request.
+    path = f"{__name__}:create_app_with_sessions('flask')"
+    carried = [carry(shop.fail_and_note, path)]
+    with shop.in_request(app):
+        carried.append(carry(shop.fail_and_note, path))
     gc.collect()
     gc.disable()
     try:
-        with pytest.raises(KeyError) as kept:
-            carried(1, two=2)
-        assert children.pop()() is None
-        assert kept.traceback
+        for call in carried:
+            with pytest.raises(KeyError) as kept:
+                call(1, two=2)
+            assert kept.traceback
+            assert [held() for held in shop.noted] == [None] * len(shop.noted)
     finally:
         gc.enable()
+        assert len(shop.noted) == 3
+        shop.noted.clear()
+
+
+def test_a_request_of_another_app_stays_home(app: Flask) -> None:
+    other = Flask("other")
+    with shop.in_request(app), other.app_context():
+        g.user_id = "alice"
+        seen = carry(shop.look, **shop.NAMED)()
+    assert seen == {"app": "shop", "g": {"user_id": "alice"}}
+
+
+class InPlace(Executor):
+    """An engine that runs a task where it is submitted."""
+
+    def submit(self, fn: t.Any, /, *args: t.Any, **kwargs: t.Any) -> Future[t.Any]:
+        future: Future[t.Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def submit_again() -> str:
+    return t.cast(str, in_place.submit(shop.user).result(30))
+
+
+in_place = RemoteAppContextExecutor(InPlace(), **shop.NAMED)
+
+
+def test_a_task_that_an_engine_runs_in_place_may_submit(app: Flask) -> None:
+    with app.app_context():
+        g.user_id = "alice"
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(in_place.submit, submit_again))
+        thread.daemon = True
+        thread.start()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def app_that_pushes() -> Flask:
+    app = Flask("pushes")
+    app.test_request_context("/of-the-import").push()
+    return app
+
+
+def test_what_an_import_pushes_is_not_active_in_the_first_task() -> None:
+    carried = carry(flask.has_request_context, f"{__name__}:app_that_pushes")
+    assert [carried(), carried()] == [False, False]
+    assert not flask.has_request_context()
+
+
+def create_app_with_slots() -> Flask:
+    class Slots:
+        __slots__ = ("user_id",)
+
+    app = Flask("slots")
+    app.app_ctx_globals_class = Slots  # type: ignore[assignment]
+    return app
+
+
+def test_an_app_whose_g_has_slots_runs_tasks() -> None:
+    assert carry(os.getpid, f"{__name__}:create_app_with_slots")() == os.getpid()
 
 
 in_factory, on_its_way = threading.Event(), threading.Event()
