@@ -329,6 +329,37 @@ def test_what_a_task_run_in_place_sends_carries_the_callers_context(app: Flask, 
     assert b"bob" in on_the_wire(str(tmp_path), "celery")
 
 
+def test_what_a_handler_sends_carries_the_callers_context_or_what_its_task_was_sent_with(
+    app: Flask, tmp_path: Path
+) -> None:
+    import celery
+
+    from flaskthreads_autopatch.integrations.celery import HEADER
+
+    sender = celery_app(app, str(tmp_path))
+
+    class Telling(celery.Task):  # type: ignore[misc]
+        name = "telling"
+
+        def run(self) -> None: ...
+
+        def on_success(self, retval: t.Any, task_id: str, args: t.Any, kwargs: t.Any) -> None:
+            sender.tasks["user"].apply_async(queue="told")
+
+    telling = sender.register_task(Telling())
+    with app.app_context():
+        g.user_id = "alice"
+        telling.apply().get()
+    assert b"alice" in on_the_wire(str(tmp_path), "told")
+
+    # As a worker runs it.
+    from celery.app.trace import build_tracer
+
+    trace = build_tracer(telling.name, telling, app=sender)
+    trace("id", (), {}, {"headers": {HEADER: '{"g": {"user_id": "bob"}}'}, "is_eager": False, "delivery_info": {}})
+    assert b"bob" in on_the_wire(str(tmp_path), "told")
+
+
 def test_what_is_not_portable_is_refused_by_delay(app: Flask, tmp_path: Path) -> None:
     tasks = celery_app(app, str(tmp_path)).tasks
     with app.app_context():
@@ -390,6 +421,14 @@ def test_other_celery_apps_are_left_alone(app: Flask, eager: t.Any) -> None:
     other = Celery("other", set_as_current=False)
     other.conf.task_always_eager = True
     assert other.task(flask.has_app_context, name="has").delay().get() is False
+    # Called by their tasks, ours are functions.
+    ours = eager[0].task(flask.has_app_context, name="has")
+
+    @other.task(name="calls ours")  # type: ignore[untyped-decorator]
+    def call_ours() -> bool:
+        return t.cast(bool, ours())
+
+    assert call_ours.delay().get() is False
     assert "send_task" not in vars(other)
 
 
@@ -425,6 +464,7 @@ def test_tasks_may_be_made_at_any_time_and_in_any_way(app: Flask, finalized: boo
     init_celery(celery_app, app)
     after = made("after")
     celery_app.finalize()
+    celery_app.register_task(after[-1])  # once more
     for task in (*before, *after, *made("at last")):
         seen = {"app": "shop", "g": {}}
         assert task.apply().get() == ([True, seen] if task.name.startswith("own") else seen), task.name
