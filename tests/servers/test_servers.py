@@ -26,7 +26,7 @@ SERVERS = {
     "waitress": ["waitress", "--listen", "127.0.0.1:0", "--threads", "8"],
 }
 KINDS = ["jobs", "jobs", "outlive", "jobs", "stream", "jobs", "upload", "jobs"]
-ROUNDS = 12
+ROUNDS = 8
 POOL_WORKERS = 4
 
 
