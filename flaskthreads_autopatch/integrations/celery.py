@@ -128,8 +128,6 @@ def _run_for(request: t.Any, run: Callable[..., t.Any], args: t.Any, kwargs: t.A
         return run(*args, **kwargs)
     finally:
         _running.reset(token)
-        # The traceback of an exception that is kept keeps this frame and its variables.
-        del request, run, args, kwargs, token
 
 
 def _carried_by(request: t.Any) -> str:

@@ -306,10 +306,18 @@ def test_no_cookie_and_no_authorization_is_on_the_wire(app: Flask, broker: str) 
             assert secret in wire
 
 
-def test_what_another_celery_app_carries_is_not_passed_on(app: Flask, tmp_path: Path) -> None:
-    from celery import Celery
+def run_as_a_worker_does(task: t.Any, message: str) -> None:
+    from celery.app.trace import build_tracer
 
     from flaskthreads_autopatch.integrations.celery import HEADER
+
+    request = {"headers": {HEADER: message}, "is_eager": False, "delivery_info": {}}
+    outcome = build_tracer(task.name, task, app=task.app)("id", (), {}, request)
+    assert outcome.info is None
+
+
+def test_what_another_celery_app_carries_is_not_passed_on(app: Flask, tmp_path: Path) -> None:
+    from celery import Celery
 
     look = celery_app(app, str(tmp_path)).tasks["look"]
     other = Celery("other", set_as_current=False)
@@ -318,7 +326,7 @@ def test_what_another_celery_app_carries_is_not_passed_on(app: Flask, tmp_path: 
     def send() -> None:
         look.apply_async(queue="sent-by-another")
 
-    send.apply(headers={HEADER: '{"g": {"user_id": "mallory"}}'}).get()
+    run_as_a_worker_does(send, '{"g": {"user_id": "mallory"}}')
     assert b"mallory" not in on_the_wire(str(tmp_path), "sent-by-another")
 
 
@@ -333,8 +341,6 @@ def test_what_a_handler_sends_carries_the_callers_context_or_what_its_task_was_s
     app: Flask, tmp_path: Path
 ) -> None:
     import celery
-
-    from flaskthreads_autopatch.integrations.celery import HEADER
 
     sender = celery_app(app, str(tmp_path))
 
@@ -352,11 +358,7 @@ def test_what_a_handler_sends_carries_the_callers_context_or_what_its_task_was_s
         telling.apply().get()
     assert b"alice" in on_the_wire(str(tmp_path), "told")
 
-    # As a worker runs it.
-    from celery.app.trace import build_tracer
-
-    trace = build_tracer(telling.name, telling, app=sender)
-    trace("id", (), {}, {"headers": {HEADER: '{"g": {"user_id": "bob"}}'}, "is_eager": False, "delivery_info": {}})
+    run_as_a_worker_does(telling, '{"g": {"user_id": "bob"}}')
     assert b"bob" in on_the_wire(str(tmp_path), "told")
 
 
@@ -407,6 +409,31 @@ def test_run_in_place_without_a_context_a_task_gets_its_own(eager: t.Any) -> Non
     for run in (celery_app.tasks["look"].delay, celery_app.tasks["look"].apply):
         assert run().get() == {"app": "shop", "g": {}}
         assert shop.leave_torn_down() == ["first", "last None NoneType"]
+
+
+def test_run_in_place_by_a_task_in_a_context_of_another_app_a_task_gets_its_own(eager: t.Any) -> None:
+    celery_app, app = eager
+
+    @celery_app.task(name="elsewhere")  # type: ignore[untyped-decorator]
+    def elsewhere() -> t.Any:
+        with Flask("another").app_context():
+            return celery_app.tasks["look"].apply().get(disable_sync_subtasks=False)
+
+    with app.app_context():
+        app.teardown_appcontext_funcs.clear()
+        assert elsewhere.apply().get() == {"app": "shop", "g": {}}
+
+
+def test_a_signature_made_from_a_request_carries_what_that_did(eager: t.Any) -> None:
+    from celery.app.task import Context
+
+    from flaskthreads_autopatch.integrations.celery import HEADER
+
+    task = eager[0].tasks["user"]
+    assert task.signature_from_request().options["headers"] == {HEADER: ""}
+    for headers in ({"theirs": 1}, {"theirs": 1, HEADER: "{}"}):
+        made = task.signature_from_request(Context(headers=headers))
+        assert made.options["headers"] == {HEADER: "", **headers}
 
 
 def test_run_in_place_in_a_request_of_another_app_a_task_does_not_see_that_request(eager: t.Any) -> None:
