@@ -430,7 +430,9 @@ def test_a_signature_made_from_a_request_carries_what_that_did(eager: t.Any) -> 
     from flaskthreads_autopatch.integrations.celery import HEADER
 
     task = eager[0].tasks["user"]
-    assert task.signature_from_request().options["headers"] == {HEADER: ""}
+    for options in ({}, {"headers": None}):
+        assert task.signature_from_request(**options).options["headers"] == {HEADER: ""}
+    assert task.signature_from_request(queue="other").options["queue"] == "other"
     for headers in ({"theirs": 1}, {"theirs": 1, HEADER: "{}"}):
         made = task.signature_from_request(Context(headers=headers))
         assert made.options["headers"] == {HEADER: "", **headers}
