@@ -142,6 +142,7 @@ class _Task:
 
     def __call__(self) -> None:
         self.thread = threading.get_ident()
+        # Flask's annotations call a proxy what it stands for.
         same_app = has_app_context() and current_app._get_current_object() is self.app  # type: ignore[attr-defined]
         self.inherited = same_app and is_inherited() and g.get(_ENTRY) is self.entry()
 

@@ -49,6 +49,8 @@ _LENT = ("_request", "_session", "url_adapter", "_flashes", "_after_request_func
 Lent = t.NewType("Lent", dict[str, t.Any])
 """The state of a request context, by value; nothing of it refers to the parent's app context."""
 
+Entered = tuple[AppContext, t.Any]
+"""The app context, and the token, that `leave` takes."""
 
 active: t.Callable[[], AppContext | None] = functools.partial(_cv_app.get, None)
 """The app context that is active here, or None. Asked by every patch point at every call."""
@@ -133,7 +135,7 @@ if _HAS_REQUEST_CONTEXT:
         state["match_request"] = _already_matched
         return Lent(state)
 
-    def enter(app: Flask, lent: Lent | None, fn: object) -> tuple[AppContext, t.Any]:
+    def enter(app: Flask, lent: Lent | None, fn: object) -> Entered:
         """Push a new app context of *app* for *fn* and lend it a request. Returns what `leave` takes."""
         ctx: t.Any = app.app_context()
         ctx._flaskthreads_autopatch = False
@@ -157,13 +159,8 @@ if _HAS_REQUEST_CONTEXT:
         state["_cv_tokens"] = [(token, None)]
         return ctx, token
 
-    def enter_with_request(
-        app: Flask, environ: WSGIEnvironment, session: t.Any, fn: object
-    ) -> tuple[AppContext, t.Any]:
-        """The same with a request of its own, made from *environ* and opened as Flask's own push does it.
-
-        *session*: the one to have; None for the one that the app opens.
-        """
+    def enter_with_request(app: Flask, environ: WSGIEnvironment, session: t.Any, fn: object) -> Entered:
+        """The same with a request of its own, made from *environ*. Without a *session*, one is opened as by Flask."""
         ctx, _ = enter(app, None, fn)
         try:
             # Finds the app context that was just pushed, and makes no other.
@@ -260,7 +257,7 @@ else:
             return None
         return Lent({name: state[name] for name in _LENT})
 
-    def enter(app: Flask, lent: Lent | None, fn: object) -> tuple[AppContext, t.Any]:
+    def enter(app: Flask, lent: Lent | None, fn: object) -> Entered:
         """Push a new app context of *app* for *fn* and lend it a request. Returns what `leave` takes."""
         ctx: t.Any = app.app_context()
         ctx._flaskthreads_autopatch = False
@@ -275,13 +272,8 @@ else:
             ctx.__dict__.update(lent)
         return ctx, None
 
-    def enter_with_request(
-        app: Flask, environ: WSGIEnvironment, session: t.Any, fn: object
-    ) -> tuple[AppContext, t.Any]:
-        """The same with a request of its own, made from *environ* and opened as Flask's own push does it.
-
-        *session*: the one to have; None for the one that the app opens.
-        """
+    def enter_with_request(app: Flask, environ: WSGIEnvironment, session: t.Any, fn: object) -> Entered:
+        """The same with a request of its own, made from *environ*. Without a *session*, one is opened as by Flask."""
         own: t.Any = app.request_context(environ)
         own._session = session
         ctx: t.Any = enter(app, lendable(own), fn)[0]

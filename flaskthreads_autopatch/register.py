@@ -130,6 +130,7 @@ def table() -> str:
         rows.append(
             (replay.kind, replay.thread_name, replay.callable, replay.app, place, f"{replay.seconds:.1f}", over)
         )
+    # As many texts as before, which mypy cannot count.
     rows = [tuple(map(printable, row)) for row in rows]  # type: ignore[misc]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)

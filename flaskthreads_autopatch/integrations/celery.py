@@ -56,6 +56,9 @@ def init_celery(celery_app: t.Any, app: Flask, *, g: Iterable[str] = (), headers
     tasks.__class__ = type(type(tasks).__name__, (_Adopting, type(tasks)), {})
 
 
+# mypy does not know what super() is in a mixin: three of its checks are silenced for that.
+
+
 class _Adopting:
     """What the registry of tasks of *celery_app* gets."""
 
