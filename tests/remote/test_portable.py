@@ -462,6 +462,12 @@ def test_names_may_come_from_any_iterable(app: Flask) -> None:
         assert carry(shop.user, shop.APP, g=(name for name in ["user_id"]))() == "alice"
 
 
+def test_keyword_arguments_arrive(app: Flask) -> None:
+    with app.app_context():
+        g.user_id = "alice"
+        assert carry(shop.user_and, **shop.NAMED)(number=7) == ("alice", 7)
+
+
 def test_what_engines_show_of_a_task_is_its_name_and_nothing_carried(app: Flask) -> None:
     with app.app_context():
         g.user_id = "alice"
