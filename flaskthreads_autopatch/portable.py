@@ -8,7 +8,10 @@ app context, or request context, filled from that.
 from __future__ import annotations
 
 import contextvars
+import functools
 import json
+import logging
+import os
 import sys
 import typing as t
 import weakref
@@ -21,8 +24,10 @@ from flask.sessions import SecureCookieSessionInterface
 
 from . import flask_context
 from .policy import Policy
-from .suppression import R, clean_context, is_suppressed
+from .suppression import R, clean_context, is_suppressed, suppress_inheritance
 from .switch import policy_for, policy_or_default
+
+logger = logging.getLogger("flaskthreads_autopatch")
 
 _URL = (
     *("REQUEST_METHOD", "wsgi.url_scheme", "HTTP_HOST", "SERVER_NAME", "SERVER_PORT"),
@@ -97,6 +102,7 @@ def take(allowed: AllowList, settings: Callable[[Flask], Policy] = policy_or_def
         content["request"] = {name: environ[name] for name in (*_URL, *allowed.environ) if name in environ}
     if not content:
         return ""
+    content["app"] = name_of(app)
     if _PLAIN_JSON.issuperset(map(type, entries.values())) and _is_flasks_own(app.json):
         return _encode(content)
     return _write(app, content, policy)
@@ -197,7 +203,47 @@ def replay(app: Flask, message: str, fn: Callable[..., R], args: t.Any, kwargs: 
 
 def _read(app: Flask, message: str) -> tuple[dict[str, t.Any], dict[str, t.Any] | None]:
     content = app.json.loads(message) if message else {}
+    sender = content.get("app")
+    if sender is not None and not _is_same(sender, own := name_of(app)):
+        _warn_of_another(sender, own)
+        return {}, None
     return content.get("g", {}), content.get("request")
+
+
+def is_twin(one: Flask, other: Flask) -> bool:
+    """Return whether both apps are the same program, perhaps made twice: by a factory, for WSGI and for the workers."""
+    return one is other or _is_same(name_of(one), name_of(other))
+
+
+def name_of(app: Flask) -> str:
+    """Return the ``import_name`` of *app* as another process has it.
+
+    A main module is named as it would be imported. Of a script only the last part of that name is known: the result
+    is ``".shop"`` for ``python anywhere/shop.py``.
+    """
+    name = app.import_name
+    if name not in ("__main__", "__mp_main__"):
+        return name
+    main = sys.modules["__main__"]
+    if (spec := getattr(main, "__spec__", None)) is not None:
+        return t.cast(str, spec.name)
+    file = getattr(main, "__file__", None)
+    return name if not file else "." + os.path.splitext(os.path.basename(file))[0]
+
+
+def _is_same(one: str, other: str) -> bool:
+    return one == other or any(a[0] == "." and f".{b}".endswith(a) for a, b in ((one, other), (other, one)))
+
+
+@functools.lru_cache(maxsize=1024)
+def _warn_of_another(sender: str, own: str) -> None:
+    with suppress_inheritance():  # A logging handler may start a thread.
+        logger.warning(
+            "The context that was sent with a task is not used: the app %r it was taken from is not the worker's, which"
+            " is %r. Apps are compared by their import_name.",
+            sender,
+            own,
+        )
 
 
 def _fill(g: object, entries: dict[str, t.Any]) -> None:

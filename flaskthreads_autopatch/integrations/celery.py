@@ -11,7 +11,7 @@ from celery import Celery, current_task
 from flask import Flask
 
 from .. import flask_context
-from ..portable import AllowList, Settings, alone, replay, take
+from ..portable import AllowList, Settings, alone, is_twin, replay, take
 from ..switch import real
 
 HEADER = "flaskthreads_autopatch"
@@ -118,7 +118,7 @@ def _request_behind(task: t.Any) -> t.Any:
 
 def _is_active(app: Flask) -> bool:
     ctx = flask_context.active()
-    return ctx is not None and ctx.app is app
+    return ctx is not None and is_twin(ctx.app, app)
 
 
 def _replay(app: Flask, request: t.Any, run: Callable[..., t.Any], args: t.Any, kwargs: t.Any, task: object) -> t.Any:
@@ -152,4 +152,7 @@ def _to_carry(celery_app: t.Any) -> str:
         # one of the task's handlers.
         return _carried_by(current_task.request)
     setup: _Setup = getattr(celery_app, _ATTRIBUTE)
+    ctx = flask_context.active()
+    if ctx is None or not is_twin(ctx.app, setup.app):
+        return ""  # A process may have several Flask apps; a task has the values of its own app only.
     return take(setup.allowed, setup.settings)

@@ -330,6 +330,28 @@ def test_what_another_celery_app_carries_is_not_passed_on(app: Flask, tmp_path: 
     assert b"mallory" not in on_the_wire(str(tmp_path), "sent-by-another")
 
 
+def test_h40_nothing_is_carried_from_another_app(app: Flask, tmp_path: Path) -> None:
+    user = celery_app(app, str(tmp_path)).tasks["user"]
+    with Flask("another").test_request_context("/", headers=shop.HEADERS):
+        g.user_id = ("mallory", "not portable")
+        user.apply_async(queue="sent-in-another")
+    wire = on_the_wire(str(tmp_path), "sent-in-another")
+    for value in (b"mallory", b"r-1", b"flaskthreads_autopatch"):
+        assert value not in wire
+    # A factory may make one app for WSGI and another one for Celery.
+    with Flask("shop").app_context():
+        g.user_id = "alice"
+        user.apply_async(queue="sent-in-its-twin")
+    assert b"alice" in on_the_wire(str(tmp_path), "sent-in-its-twin")
+
+
+def test_h40_run_in_place_in_a_context_of_its_twin_a_task_is_part_of_it(eager: t.Any) -> None:
+    with Flask("shop").app_context():
+        g.user_id = "alice"
+        assert eager[0].tasks["id_of_g"].delay().get() == id(g._get_current_object())
+        assert eager[0].tasks["user"].apply().get() == "alice"
+
+
 def test_what_a_task_run_in_place_sends_carries_the_callers_context(app: Flask, tmp_path: Path) -> None:
     tasks = celery_app(app, str(tmp_path)).tasks
     with app.app_context():

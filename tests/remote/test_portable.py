@@ -11,12 +11,15 @@ import functools
 import gc
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 import typing as t
 import uuid
 import weakref
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
 
 import flask
 import pytest
@@ -29,6 +32,7 @@ import flaskthreads_autopatch
 from flaskthreads_autopatch import AppLoadError, NotPortableError, RemoteAppContextExecutor, carry
 
 from . import shop
+from .servers import ROOT
 
 
 class Color(enum.IntEnum):
@@ -510,12 +514,74 @@ def test_a_kept_exception_holds_no_context(app: Flask) -> None:
         shop.noted.clear()
 
 
-def test_a_request_of_another_app_stays_home(app: Flask) -> None:
-    other = Flask("other")
-    with shop.in_request(app), other.app_context():
+def test_a_request_of_another_app_is_not_carried(app: Flask) -> None:
+    with Flask("other").test_request_context("/", headers=shop.HEADERS), app.app_context():
         g.user_id = "alice"
-        seen = carry(shop.look, **shop.NAMED)()
-    assert seen == {"app": "shop", "g": {"user_id": "alice"}}
+        assert carry(shop.look, **shop.NAMED)() == {"app": "shop", "g": {"user_id": "alice"}}
+
+
+def test_h40_nothing_is_carried_from_another_app(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    other, twin = Flask("unlike any other"), Flask("shop")
+    for around in (other.app_context, lambda: other.test_request_context("/", headers=shop.HEADERS)):
+        with ThreadPoolExecutor(1) as engine, around():
+            g.user_id = "alice"
+            remote = RemoteAppContextExecutor(engine, **shop.NAMED)
+            for seen in (carry(shop.look, **shop.NAMED)(), remote.submit(shop.look).result(30)):
+                assert seen == {"app": "shop", "g": {}}
+    # Once for each pair of apps.
+    assert [message for message in caplog.messages if "is not the worker's" in message] == [
+        "The context that was sent with a task is not used: the app 'unlike any other' it was taken"
+        " from is not the worker's, which is 'shop'. Apps are compared by their import_name."
+    ]
+    # A factory may make one app for WSGI and another one for the workers.
+    with twin.app_context():
+        g.user_id = "alice"
+        assert carry(shop.look, **shop.NAMED)() == {"app": "shop", "g": {"user_id": "alice"}}
+
+
+MAIN = """
+import sys
+from flask import Flask, current_app, g
+from flaskthreads_autopatch import carry
+
+def create_app():
+    return Flask(__name__)
+
+def work():
+    return current_app.import_name, g.user_id
+
+if __name__ == "__main__":
+    import {module} as importable
+    with create_app().app_context():
+        g.user_id = "alice"
+        print(carry(importable.work, "{module}:create_app", g=("user_id",))())
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        (["only_a_script.py"], "only_a_script"),
+        (["-m", "only_a_script"], "only_a_script"),
+        (["-m", "package.only_a_script"], "package.only_a_script"),
+        (["package/only_a_script.py"], "package.only_a_script"),
+        (["-m", "package"], "package.__main__"),
+    ],
+    ids=" ".join,
+)
+def test_h40_the_main_module_is_the_module_that_it_would_be_imported_as(
+    tmp_path: Path, command: list[str], module: str
+) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    package.joinpath("__init__.py").touch()
+    for path in (tmp_path / "only_a_script.py", package / "only_a_script.py", package / "__main__.py"):
+        path.write_text(MAIN.format(module=module))
+    environ = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == f"('{module}', 'alice')\n", done.stderr
 
 
 class InPlace(Executor):
