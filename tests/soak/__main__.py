@@ -1,6 +1,6 @@
 """``python -m tests.soak --minutes N``: load on a real server, and proof that nothing is mixed up or left behind.
 
-Half of the time gunicorn serves with its gthread worker, half with gevent's. Needs the extra ``soak``. Ends by itself;
+Half of the time gunicorn serves with its gthread worker, half with gevent's. Needs the group ``soak``. Ends by itself;
 exit status 1 if anything was mixed up, leaked or failed.
 """
 
