@@ -51,3 +51,10 @@ def test_there_is_a_classifier_for_every_python_that_tox_knows(project: dict[str
     versions = {f"3.{python[3:].rstrip('t')}" for python in pythons}
     found = [re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", c) for c in project["project"]["classifiers"]]
     assert {match[1] for match in found if match} == versions
+
+
+def test_the_workflows_run_what_is_run_here(project: dict[str, t.Any]) -> None:
+    workflows = ROOT / ".github" / "workflows"
+    assert re.search(r"^ +- run: \.ci/run$", (workflows / "ci.yml").read_text(), re.MULTILINE)
+    factors = re.findall(r"factor: (\w+)", (workflows / "tox.yml").read_text())
+    assert factors == project["tool"]["tox"]["env_list"][0]["product"][0]
