@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch import Policy, catalogue
+from flaskthreads_autopatch import Policy, catalogue, environment, policy
 
 from . import pages
 
@@ -62,6 +62,12 @@ def test_readme_has_the_two_commands() -> None:
 def test_has_every_option(page: str) -> None:
     rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \|", (pages.ROOT / page).read_text(), re.MULTILINE)
     assert rows == [(field.name, repr(field.default)) for field in dataclasses.fields(Policy) if field.init]
+
+
+def test_every_environment_variable_is_listed_in_one_place() -> None:
+    rows = re.findall(r"^\| `(FLASK\w+)` \|", (pages.ROOT / "docs" / "options.md").read_text(), re.MULTILINE)
+    options = [f"{policy.PREFIX}{name.upper()}" for name in policy.OPTIONS]
+    assert rows == [environment.VARIABLE, *options, environment.DUMP_SIGNAL]
 
 
 def test_every_test_that_a_page_names_is_there() -> None:
