@@ -11,6 +11,7 @@ from types import MethodType
 import wrapt
 from flask import Flask
 
+from . import flask_context
 from .snapshot import Snapshot
 from .suppression import P, R
 
@@ -55,9 +56,11 @@ class BoundTask(BoundCallable):
 
 
 class BoundCallback(BoundTask):
-    """The same for a callback, which is called by whoever adds it if the future is done already.
+    """A future's callback, bound to a snapshot that it replays at its first call.
 
-    Then it runs where it would have run without us: in the adder's own context.
+    Without this library it runs in the app context that is active where it is called: in the adder's own, if the future
+    was done already; in that of a view that cancels the future or sets its result. There it still does, and nothing is
+    torn down (H27). The snapshot is replayed in a pool's worker, and in a context that somebody else has inherited.
     """
 
     __slots__ = ("_self_adder",)
@@ -65,13 +68,19 @@ class BoundCallback(BoundTask):
     _self_adder: int | None
 
     def __call__(self, /, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        ctx = None
         try:
             snapshot, self._self_snapshot = self._self_snapshot, None
-            if snapshot is None or self._self_adder == threading.get_ident():
+            ctx = flask_context.active()
+            if (
+                snapshot is None
+                or self._self_adder == threading.get_ident()
+                or (ctx is not None and not flask_context.is_inherited(ctx))
+            ):
                 return self.__wrapped__(*args, **kwargs)
             return snapshot.replay(self.__wrapped__, args, kwargs, "callback")
         finally:
-            del self, args, kwargs, snapshot
+            del self, args, kwargs, snapshot, ctx
 
     def _self_added(self) -> None:
         self._self_adder = None

@@ -33,7 +33,7 @@ from .binding import (
     let_go,
     target_of,
 )
-from .flask_context import active
+from .flask_context import active, is_ending
 from .layers import PatchPoint
 from .policy import Policy
 from .snapshot import Snapshot, capture, logger
@@ -51,7 +51,7 @@ def _snapshot_for(policy_for: PolicyFor, ctx: AppContext, fn: object, args: Args
     if issubclass(type(fn), BoundCallable):  # isinstance() would ask for the user's __class__
         return None
     policy = policy_for(ctx.app)
-    if policy is None or is_suppressed():
+    if policy is None or is_suppressed() or is_ending(ctx):
         return None
     try:
         return None if policy.why_ignored(fn, args) else capture(ctx, policy)
@@ -62,7 +62,7 @@ def _snapshot_for(policy_for: PolicyFor, ctx: AppContext, fn: object, args: Args
 
 def _thread_snapshot(policy: Policy, ctx: AppContext, thread: threading.Thread) -> Snapshot | None:
     """What *thread* inherits from *ctx*; None if nothing."""
-    if is_suppressed():
+    if is_suppressed() or is_ending(ctx):
         return None
     state, cls = thread.__dict__, type(thread)
     target = target_of(thread)
@@ -239,10 +239,16 @@ def _serve(policy_for: PolicyFor, wrapped: Wrapped, app: Flask, args: Args, kwar
     return _InContext(response, context) if flask_context.leaves_something_active(context) else response
 
 
-def _push(policy_for: PolicyFor, wrapped: Wrapped, request_ctx: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
-    if active() is None or request_ctx is None or not flask_context.wants_app_context(request_ctx):
+def _push_app_context(policy_for: PolicyFor, wrapped: Wrapped, ctx: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
+    if active() is None or ctx is None:
         return wrapped(*args, **kwargs)
-    return flask_context.push_with_app_context(request_ctx, lambda: wrapped(*args, **kwargs))
+    return flask_context.push_app_context(ctx, lambda: wrapped(*args, **kwargs))
+
+
+def _push_request_context(policy_for: PolicyFor, wrapped: Wrapped, ctx: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
+    if active() is None or ctx is None:
+        return wrapped(*args, **kwargs)
+    return flask_context.push_request_context(ctx, lambda: wrapped(*args, **kwargs))
 
 
 class _InContext:
@@ -268,7 +274,8 @@ _ON_FLASK_BEFORE_3_2 = (
     # wsgi_app may be called by itself, and may have been replaced by a middleware that __call__ calls: both.
     PatchPoint("flask.app", "Flask.__call__", _serve),
     PatchPoint("flask.app", "Flask.wsgi_app", _serve),
-    PatchPoint("flask.ctx", "RequestContext.push", _push),
+    PatchPoint("flask.ctx", "RequestContext.push", _push_request_context),
+    PatchPoint("flask.ctx", "AppContext.push", _push_app_context),
 )
 
 POINTS: tuple[PatchPoint, ...] = (

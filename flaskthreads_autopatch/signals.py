@@ -13,7 +13,8 @@ import flask.signals
 from flask import Flask
 from flask.ctx import AppContext
 
-from . import flask_context, parents, teardown
+from . import flask_context, parents
+from .flask_context.teardown import send
 from .register import Entry, describe, replays
 from .watch import overdue, say_ended
 
@@ -56,7 +57,7 @@ def end(ctx: AppContext, entry: Entry, error: BaseException | None) -> None:
 
 def _send(signal: t.Any, app: Flask, **values: t.Any) -> None:
     try:
-        teardown.send(signal, app, **values)
+        send(signal, app, **values)
     except Exception:
         app.logger.exception(
             "Error in a receiver of the signal %r in thread %r", signal.name, threading.current_thread().name

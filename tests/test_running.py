@@ -41,9 +41,9 @@ from flaskthreads_autopatch import (
     register,
     running,
     snapshot,
-    teardown,
     watch,
 )
+from flaskthreads_autopatch.flask_context import teardown
 from flaskthreads_autopatch.policy import resolve
 
 from . import processes

@@ -1,13 +1,14 @@
 """Calling what an app has registered: teardown handlers, and receivers of signals.
 
-In a teardown each of them runs, whatever another one raises (H9), and an error is logged on ``app.logger``: it is
-nobody's outcome (H10).
+In a teardown each of them runs, whatever another one raises (H9). An error is logged on ``app.logger`` and never
+becomes the outcome of the task (H10).
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import threading
 import typing as t
 from collections.abc import Mapping
@@ -73,6 +74,34 @@ def guarded(app: Flask, fn: object, step: t.Callable[..., object], *args: t.Any)
         step(*args)
     except Exception:
         log_error(app, fn)
+
+
+def pop_guarded(ctx: t.Any, exc: BaseException | None, fn: object) -> BaseException | None:
+    """Pop *ctx*, which *fn* has pushed and never popped. *exc*: the exception that *fn* raised, or None.
+
+    An error in the teardown of *ctx* is logged. An exception that is no `Exception`, such as `SystemExit` or gevent's
+    ``Timeout``, is returned.
+    """
+    try:
+        ctx.pop(exc)
+    except Exception:
+        log_error(ctx.app, fn)
+    except BaseException as interrupt:
+        return interrupt
+    return None
+
+
+def is_called_by_teardown() -> bool:
+    """Return whether this is called, however indirectly, by ``do_teardown_appcontext()``.
+
+    Flask keeps no note of a teardown that is running. The frame is recognised by its name: agents replace the code.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "do_teardown_appcontext":
+            return True
+        frame = t.cast(t.Any, frame.f_back)
+    return False
 
 
 def log_error(app: Flask, fn: object) -> None:

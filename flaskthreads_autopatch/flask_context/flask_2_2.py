@@ -1,0 +1,282 @@
+"""The contexts of Flask 2.2 to 3.1: an app context and a request context, each with a list of the tokens of its pushes.
+
+A lent request is a request context of the child's own. It refers to the parent's request and session, and its list of
+tokens has one entry from the start: a nested push, as by ``stream_with_context``, then does not count as the first one,
+and its pop neither tears down nor closes the parent's request (H17).
+
+A context that the user's code pushes in a thread is the user's own. It behaves as it does without this library: an app
+context is outside of a request (`push_app_context`), and a request context has an app context, a ``g`` and a teardown
+of its own (`push_request_context`).
+"""
+
+from __future__ import annotations
+
+import contextvars
+import typing as t
+
+from flask import Flask
+from flask.ctx import AppContext, RequestContext
+
+from .teardown import (
+    is_called_by_teardown,
+    log_error,
+    owner_of_teardown,
+    pop_guarded,
+    tear_down,
+    tearing_down_receivers,
+)
+from .variables import MARK, Lent, cv_app, cv_request
+
+if t.TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+# Since 3.1.3 `session` is a property, which marks the session as accessed.
+_SESSION = "_session" if hasattr(RequestContext, "session") else "session"
+
+State = tuple[t.Any, t.Any]
+"""The token of our app context, and the request context that was entered with it, or None."""
+
+Entered = tuple[AppContext, State]
+"""The app context and the state that `leave` takes."""
+
+
+def active_request(ctx: AppContext) -> t.Any:
+    """Return the active request object, or None. The session is not touched."""
+    request_ctx = cv_request.get(None)
+    return None if request_ctx is None else request_ctx.request
+
+
+def own_request(ctx: AppContext) -> t.Any:
+    """Return the active request if it is one of the app of *ctx*; else None. Another app's may be active below."""
+    request_ctx = cv_request.get(None)
+    return None if request_ctx is None or request_ctx.app is not ctx.app else request_ctx.request
+
+
+def is_pushed(ctx: t.Any) -> bool:
+    """Return whether *ctx* is active somewhere. May be called from any thread."""
+    # After `leave`, the list still holds the None that it inserted for Flask's pop().
+    return any(token is not None for token in ctx._cv_tokens[-1:])
+
+
+def is_ending(ctx: AppContext) -> bool:
+    """Return whether *ctx*, which is active here, is being entered or torn down: nothing may inherit it then."""
+    mark = getattr(ctx, MARK, None)
+    if mark is not None:
+        return not mark
+    request_ctx = cv_request.get(None)
+    if request_ctx is not None and request_ctx._cv_tokens and request_ctx._cv_tokens[0][1] is ctx:
+        # The request context pushed *ctx* and pops itself before it: *ctx* cannot be in its teardown yet. This saves
+        # the walk through the frames for everything that a view starts.
+        return False
+    return is_called_by_teardown()
+
+
+def lent_request(lent: Lent | None) -> t.Any:
+    """Return the request that *lent* lends, or None."""
+    return None if lent is None else lent["request"]
+
+
+def lendable(ctx: AppContext) -> Lent | None:
+    """Return the active request and session, ready to be lent; None outside of a request."""
+    request_ctx = cv_request.get(None)
+    if request_ctx is None:
+        return None
+    state = request_ctx.__dict__.copy()
+    # The tokens refer to the parent's contexts, and belong to its pushes alone.
+    state["_cv_tokens"] = type(request_ctx)
+    # A nested push, as by stream_with_context, must not match the URL again (H4).
+    state["match_request"] = _already_matched
+    state[MARK] = True
+    return Lent(state)
+
+
+def _already_matched() -> None:
+    """Do nothing. Stands in for ``match_request``: the parent has matched this request."""
+
+
+def enter(app: Flask, lent: Lent | None, fn: object) -> Entered:
+    """Push a new app context of *app* for *fn* and lend it a request. Returns what `leave` takes."""
+    ctx: t.Any = app.app_context()
+    ctx._flaskthreads_autopatch = False
+    try:
+        ctx.push()
+    except BaseException as exc:
+        # A receiver of appcontext_pushed raised, and Flask leaves the context pushed.
+        if ctx._cv_tokens:
+            leave(ctx, (ctx._cv_tokens[0], None), exc, fn)
+        raise
+    ctx._flaskthreads_autopatch = True
+    app_token = ctx._cv_tokens[0]
+    if lent is None:
+        return ctx, (app_token, None)
+    # RequestContext.copy() builds a URL adapter, which takes ten times as long as this. The copy of the state becomes
+    # the __dict__ instead of filling the one that is there, which is 90 ns faster.
+    state = lent.copy()
+    request_ctx = object.__new__(state["_cv_tokens"])
+    request_ctx.__dict__ = state
+    # The lent request context counts as pushed once already, so that the pop of a nested push does not tear down and
+    # close the parent's request (H17).
+    state["_cv_tokens"] = [(cv_request.set(request_ctx), None)]
+    return ctx, (app_token, request_ctx)
+
+
+def enter_with_request(app: Flask, environ: WSGIEnvironment, session: t.Any, fn: object) -> Entered:
+    """Do the same with a new request, made from *environ*. Without a *session*, one is opened as by Flask."""
+    ctx, state = enter(app, None, fn)
+    try:
+        # The app context that was just pushed is found, so no other one is made.
+        request_ctx: t.Any = app.request_context(environ)
+        request_ctx._flaskthreads_autopatch = True  # see push_request_context
+        # Where a session is set, push() opens none.
+        setattr(request_ctx, _SESSION, session)
+        request_ctx.push()
+    except BaseException as exc:
+        leave(ctx, state, exc, fn)
+        raise
+    return ctx, (state[0], request_ctx)
+
+
+def leave(ctx: t.Any, state: State, exc: BaseException | None, fn: object) -> None:
+    """Take the lent request back, tear the app context down, and pop it. Each step runs, whatever another one raises.
+
+    A context that *fn* pushed and never popped is popped first, and so torn down. Afterwards the context variables are
+    what they were before `enter`.
+    """
+    ctx._flaskthreads_autopatch = False
+    app_token, request_ctx = state
+    try:
+        if cv_app.get(None) is not ctx or cv_request.get(None) is not request_ctx:
+            _pop_forgotten(ctx, app_token, request_ctx, exc, fn)
+    finally:
+        if request_ctx is not None and request_ctx._cv_tokens:  # Otherwise the task has popped it itself.
+            try:  # noqa: SIM105 - suppress() would take as long as the rest of this function
+                cv_request.reset(request_ctx._cv_tokens[0][0])
+            except RuntimeError:
+                pass  # An app context of the task's has hidden the request, and was not the first one to be popped.
+        if ctx._cv_tokens:  # Otherwise the task has popped, and so torn down, the context itself.
+            _tear_down_and_pop(ctx, app_token, exc, fn)
+
+
+def _tear_down_and_pop(ctx: t.Any, app_token: t.Any, exc: BaseException | None, fn: object) -> None:
+    app: Flask = ctx.app
+    own_teardown = type(app) is not Flask and owner_of_teardown(type(app)) is not Flask
+    try:
+        if app.teardown_appcontext_funcs or own_teardown or tearing_down_receivers:
+            try:
+                tear_down(app, own_teardown, exc, fn)
+            finally:
+                if cv_app.get(None) is not ctx or cv_request.get(None) is not None:
+                    _pop_forgotten(ctx, app_token, None, exc, fn)  # by a teardown handler
+    finally:
+        tokens: list[t.Any] = ctx._cv_tokens
+        # More than one token: the task has pushed this very context again. With a second entry in the list, pop()
+        # takes this for a nested push and does not run the teardown, which has run, once more.
+        tokens[1:] = []
+        tokens.insert(0, None)
+        try:
+            ctx.pop(exc)
+        except Exception:
+            log_error(app, fn)
+
+
+def _pop_forgotten(ctx: t.Any, app_token: t.Any, request_ctx: t.Any, exc: BaseException | None, fn: object) -> None:
+    """Pop each context that was pushed after *ctx*, and the lent *request_ctx* (or None), and never popped (H16, H30).
+
+    A forgotten context that is only covered dies without a teardown. A database session that is kept by its ``id()``
+    is then found again by the next context at that address.
+    """
+    if not ctx._cv_tokens:
+        # The task has popped *ctx* itself: what was active before it is the end of the search.
+        before = app_token.old_value
+        ctx = None if before is contextvars.Token.MISSING else before
+    interrupt: BaseException | None = None
+    while True:
+        app_ctx, top = cv_app.get(None), cv_request.get(None)
+        if top is not None and top is not request_ctx and (app_ctx is ctx or not _is_below(top, app_ctx)):
+            interrupt = _pop(top, cv_request, exc, fn) or interrupt
+        elif app_ctx is not None and app_ctx is not ctx:
+            interrupt = _pop(app_ctx, cv_app, exc, fn) or interrupt
+        else:
+            break
+    if app_ctx is not ctx:
+        cv_app.set(ctx)  # Contexts were popped in another order than they were pushed.
+    if interrupt is not None:
+        raise interrupt
+
+
+def _is_below(request_ctx: t.Any, app_ctx: object) -> bool:
+    """Return whether *app_ctx* was pushed after *request_ctx*, as far as that can be told."""
+    tokens = request_ctx._cv_tokens
+    return bool(tokens) and tokens[-1][1] not in (None, app_ctx)
+
+
+def _pop(top: t.Any, variable: contextvars.ContextVar[t.Any], exc: BaseException | None, fn: object) -> t.Any:
+    """Pop *top*, which is the value of *variable*. Returns an exception that must not be swallowed, or None."""
+    count = len(top._cv_tokens)
+    # A list entry is the token, or for a request context the token and an app context.
+    token = None if count == 0 else top._cv_tokens[-1] if variable is cv_app else top._cv_tokens[-1][0]
+    interrupt = pop_guarded(top, exc, fn)
+    if variable.get(None) is top and len(top._cv_tokens) in (0, count):
+        # The context was pushed in other context variables (contextvars.Context): its token cannot be used here.
+        before = contextvars.Token.MISSING if token is None else token.old_value
+        variable.set(None if before is contextvars.Token.MISSING or before is top else before)
+    return interrupt
+
+
+class _Tokens(list[t.Any]):
+    """The tokens of an app context that hides the lent request. The pop of the push that hid it shows it again."""
+
+    def __init__(self, tokens: list[t.Any]) -> None:
+        super().__init__(tokens)
+        self.hidden: dict[int, t.Any] = {}
+        """The lent request context, by the index of the token of the push that hid it."""
+
+    def pop(self, index: t.SupportsIndex = -1) -> t.Any:
+        token = super().pop(index)
+        request_ctx = self.hidden.pop(len(self), None)
+        ctx: t.Any = cv_app.get(None)
+        # In other context variables (contextvars.Context) there is no request to show again. A request context that was
+        # pushed meanwhile and never popped stays: it is popped at the end of the task.
+        if request_ctx is not None and ctx is not None and ctx._cv_tokens is self and cv_request.get(None) is None:
+            request_ctx._cv_tokens[0] = cv_request.set(request_ctx), None
+        return token
+
+
+def push_app_context(ctx: t.Any, push: t.Callable[[], object]) -> object:
+    """Have *push* push *ctx*, an app context of the user's, outside of the lent request (H28).
+
+    Without this library a thread that pushes an app context has no request in there: its links are absolute.
+    """
+    request_ctx = cv_request.get(None)
+    if request_ctx is None or not hasattr(request_ctx, MARK) or hasattr(ctx, MARK):
+        return push()
+    if type(ctx._cv_tokens) is not _Tokens:
+        ctx._cv_tokens = _Tokens(ctx._cv_tokens)
+    # Not by set(None): the proxy `request` would then raise an AttributeError instead of Flask's RuntimeError.
+    cv_request.reset(request_ctx._cv_tokens[0][0])
+    ctx._cv_tokens.hidden[len(ctx._cv_tokens)] = request_ctx
+    return push()
+
+
+def push_request_context(request_ctx: t.Any, push: t.Callable[[], object]) -> object:
+    """Have *push* push *request_ctx*, a request context of the user's, onto an app context of its own (H14, H29).
+
+    Flask reuses an active app context of the same app, and would reuse the inherited one. During the teardown of that
+    one it is reused all the same: tearing down a new app context would call the same handler again, without end (H11).
+    """
+    inherited = cv_app.get(None)
+    if (
+        getattr(inherited, MARK, None) is not True
+        or t.cast(AppContext, inherited).app is not request_ctx.app
+        or hasattr(request_ctx, MARK)
+    ):
+        return push()
+    ctx: t.Any = request_ctx.app.app_context()
+    ctx.push()
+    count = len(request_ctx._cv_tokens)
+    try:
+        return push()
+    finally:
+        # As Flask does, also where push() fails and leaves both pushed: the pop of the request context pops both.
+        if len(request_ctx._cv_tokens) > count:
+            request_ctx._cv_tokens[-1] = request_ctx._cv_tokens[-1][0], ctx

@@ -1,0 +1,180 @@
+"""The context of Flask 3.2: one app context, which has request data in a request, and counts its pushes.
+
+Such a context is pushed for each request, so a context that the user's code pushes in a thread is the user's own
+already. The lent request becomes the child's own context's request; it is taken back after the teardown, because from
+this version on a teardown handler may read ``request``.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import typing as t
+
+from flask import Flask
+from flask.ctx import AppContext
+from flask.signals import appcontext_popped
+
+from .teardown import guarded, is_called_by_teardown, pop_guarded, send
+from .variables import MARK, Lent, cv_app
+
+if t.TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+# What a context is lent. `g` is its own, and so is the bookkeeping of pushes.
+_LENT = ("_request", "_session", "url_adapter", "_flashes", "_after_request_functions")
+
+Tokens = t.Any
+"""The token of our app context."""
+
+Entered = tuple[AppContext, Tokens]
+"""The app context and the token that `leave` takes."""
+
+
+def active_request(ctx: t.Any) -> t.Any:
+    """Return the request of *ctx*, which is active, or None. The session is not touched."""
+    return ctx._request
+
+
+own_request = active_request
+"""Return the same: here a request is always one of the app of its context."""
+
+
+def is_pushed(ctx: t.Any) -> bool:
+    """Return whether *ctx* is active somewhere. May be called from any thread."""
+    return ctx._cv_token is not None
+
+
+def is_ending(ctx: t.Any) -> bool:
+    """Return whether *ctx*, which is active here, is being entered or torn down: nothing may inherit it then."""
+    mark = getattr(ctx, MARK, None)
+    if mark is not None:
+        return not mark
+    # While a context is being torn down its pushes are counted down to 0. A handler of teardown_request is called in
+    # that time too, but may start a thread that inherits: it is not called in the thread again.
+    return ctx._push_count == 0 and is_called_by_teardown()
+
+
+def lent_request(lent: Lent | None) -> t.Any:
+    """Return the request that *lent* lends, or None."""
+    return None if lent is None else lent["_request"]
+
+
+def lendable(ctx: AppContext) -> Lent | None:
+    """Return the active request and session, ready to be lent; None outside of a request."""
+    state = ctx.__dict__
+    if state["_request"] is None:
+        return None
+    lent = {name: state[name] for name in _LENT}
+    if lent["_session"] is None:
+        # The parent is just opening its session. A child must not open another one: a thread that open_session()
+        # starts would call open_session() again, and so on without end (H38).
+        lent["_get_session"] = _not_open_yet
+    return Lent(lent)
+
+
+def _not_open_yet() -> t.NoReturn:
+    """Stands in for the method that opens a session."""
+    raise RuntimeError(
+        "The session cannot be used here: this thread was started before the session of its request was open. Start"
+        " the thread in the view, or in before_request."
+    )
+
+
+def enter(app: Flask, lent: Lent | None, fn: object) -> Entered:
+    """Push a new app context of *app* for *fn* and lend it a request. Returns what `leave` takes."""
+    ctx: t.Any = app.app_context()
+    ctx._flaskthreads_autopatch = False
+    try:
+        ctx.push()
+    except BaseException as exc:
+        # A receiver of appcontext_pushed raised, and Flask leaves the context pushed.
+        if ctx._cv_token is not None:
+            leave(ctx, ctx._cv_token, exc, fn)
+        raise
+    ctx._flaskthreads_autopatch = True
+    if lent is not None:
+        ctx.__dict__.update(lent)
+    return ctx, ctx._cv_token
+
+
+def enter_with_request(app: Flask, environ: WSGIEnvironment, session: t.Any, fn: object) -> Entered:
+    """Do the same with a new request, made from *environ*. Without a *session*, one is opened as by Flask."""
+    own: t.Any = app.request_context(environ)
+    lent = {name: own.__dict__[name] for name in _LENT} | {"_session": session}
+    ctx: t.Any
+    ctx, token = enter(app, Lent(lent), fn)
+    try:
+        ctx._get_session()
+        if ctx.url_adapter is not None:
+            ctx.match_request()
+    except BaseException as exc:
+        leave(ctx, token, exc, fn)
+        raise
+    return ctx, token
+
+
+def leave(ctx: t.Any, token: Tokens, exc: BaseException | None, fn: object) -> None:
+    """Tear the app context down, take the lent request back, and pop it. Each step runs, whatever another one raises.
+
+    A context that *fn* pushed and never popped is popped first, and so torn down. Afterwards the context variable is
+    what it was before `enter`.
+    """
+    ctx._flaskthreads_autopatch = False
+    app: Flask = ctx.app
+    try:
+        if cv_app.get(None) is not ctx:
+            _pop_forgotten(ctx, token, exc, fn)
+    finally:
+        if ctx._cv_token is not None:  # Otherwise the task has popped, and so torn down, the context itself.
+            try:
+                # Not by ctx.pop(): it would tear down and close the request, which belongs to the parent, and without
+                # the request a handler could not read it (H37).
+                guarded(app, fn, app.do_teardown_appcontext, ctx, exc)
+            finally:
+                try:
+                    if cv_app.get(None) is not ctx:
+                        _pop_forgotten(ctx, token, exc, fn)  # by a teardown handler
+                finally:
+                    # If the task has popped this very context and pushed it again, it has another token now.
+                    pushed, ctx._cv_token = ctx._cv_token, None
+                    ctx._request = ctx._session = None
+                    ctx._push_count = 0
+                    cv_app.reset(pushed)
+                    guarded(app, fn, send, appcontext_popped, app)
+
+
+def _pop_forgotten(ctx: t.Any, token: t.Any, exc: BaseException | None, fn: object) -> None:
+    """Pop each context that was pushed after *ctx* and never popped (H16, H30).
+
+    A forgotten context that is only covered dies without a teardown. A database session that is kept by its ``id()``
+    is then found again by the next context at that address.
+    """
+    if ctx._cv_token is None:
+        # The task has popped *ctx* itself: what was active before it is the end of the search.
+        ctx = _before(token)
+    interrupt: BaseException | None = None
+    while (top := t.cast(t.Any, cv_app.get(None))) is not None and top is not ctx:
+        pushed = top._cv_token
+        top._push_count = 1  # It may have been pushed more than once.
+        interrupt = pop_guarded(top, exc, fn) or interrupt
+        if cv_app.get(None) is top:
+            # The context was pushed in other context variables (contextvars.Context): its token cannot be used here.
+            below = None if pushed is None else _before(pushed)
+            cv_app.set(None if below is top else below)
+    if top is not ctx:
+        cv_app.set(ctx)  # Contexts were popped in another order than they were pushed.
+    if interrupt is not None:
+        raise interrupt
+
+
+def _before(token: t.Any) -> t.Any:
+    return None if token.old_value is contextvars.Token.MISSING else token.old_value
+
+
+def push_app_context(ctx: t.Any, push: t.Callable[[], object]) -> object:
+    """Call *push*: here an app context that the user's code pushes is outside of a request."""
+    return push()
+
+
+push_request_context = push_app_context
+"""Call *push*: here a request context that the user's code pushes is the app context as well."""
