@@ -22,15 +22,11 @@ from .binding import (
     KEY,
     BoundCallable,
     BoundRun,
-    bind,
     bind_callback,
     bind_once,
     bind_run,
-    bind_with_ends,
-    has_raised,
     keep,
     kept,
-    let_go,
     target_of,
 )
 from .flask_context import active, is_ending
@@ -46,7 +42,7 @@ PolicyFor = Callable[[Flask], "Policy | None"]
 """Asked with the app of the active context: its policy, or None if nothing of it is inherited."""
 
 
-def _snapshot_for(policy_for: PolicyFor, ctx: AppContext, fn: object, args: Args = ()) -> Snapshot | None:
+def snapshot_for(policy_for: PolicyFor, ctx: AppContext, fn: object, args: Args = ()) -> Snapshot | None:
     """What *fn*, which is going to be called with *args*, inherits from *ctx*; None if nothing."""
     if issubclass(type(fn), BoundCallable):  # isinstance() would ask for the user's __class__
         return None
@@ -147,7 +143,7 @@ def _submit(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kw
     if ctx is None or not args or not (_prepare_context is None or _runs_in_threads(pool)):
         return wrapped(*args, **kwargs)
     fn, rest = args[0], args[1:]
-    snapshot = _snapshot_for(policy_for, ctx, fn, rest)
+    snapshot = snapshot_for(policy_for, ctx, fn, rest)
     return wrapped(*args, **kwargs) if snapshot is None else wrapped(bind_once(fn, snapshot), *rest, **kwargs)
 
 
@@ -155,79 +151,13 @@ def _add_done_callback(policy_for: PolicyFor, wrapped: Wrapped, future: t.Any, a
     ctx = active()
     if ctx is None or len(args) + len(kwargs) != 1 or (fn := args[0] if args else kwargs.get("fn")) is None:
         return wrapped(*args, **kwargs)
-    if (snapshot := _snapshot_for(policy_for, ctx, fn)) is None:
+    if (snapshot := snapshot_for(policy_for, ctx, fn)) is None:
         return wrapped(*args, **kwargs)
     callback = bind_callback(fn, snapshot)
     try:
         return wrapped(callback)
     finally:
         callback._self_added()
-
-
-def _pool_call(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
-    if active() is None:
-        return wrapped(*args, **kwargs)
-    args, kwargs, _ = _bind_func(policy_for, *_func_first(args, kwargs))
-    return wrapped(*args, **kwargs)
-
-
-def _pool_map(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
-    if active() is None:
-        return wrapped(*args, **kwargs)
-    args, kwargs, bound = _bind_func(policy_for, *_func_first(args, kwargs))
-    try:
-        return wrapped(*args, **kwargs)
-    except Exception as error:
-        # By its traceback it keeps the function. What a task has raised is raised here when all are done; while what a
-        # signal handler raises may leave some to be run.
-        if has_raised(error):
-            let_go(*bound)
-        raise
-
-
-def _bind_func(policy_for: PolicyFor, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs, tuple[BoundCallable, ...]]:
-    """*args* and *kwargs* with the function that a pool calls bound, if it inherits; and what was bound."""
-    # Asked for here: an exception that is kept, as map() raises those of the tasks, keeps the caller's variables.
-    ctx = active()
-    if ctx is None or not args or (snapshot := _snapshot_for(policy_for, ctx, args[0])) is None:
-        return args, kwargs, ()
-    bound = t.cast(BoundCallable, bind(args[0], snapshot))
-    return (bound, *args[1:]), kwargs, (bound,)
-
-
-def _pool_call_async(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
-    if active() is None:
-        return wrapped(*args, **kwargs)
-    args, kwargs, bound = _bind_with_ends(policy_for, *_func_first(args, kwargs))
-    result = wrapped(*args, **kwargs)
-    if bound and getattr(result, "ready", bool)():
-        let_go(*bound)  # no callback is called for an empty list
-    return result
-
-
-def _bind_with_ends(
-    policy_for: PolicyFor, args: Args, kwargs: Kwargs
-) -> tuple[Args, Kwargs, tuple[BoundCallable, ...]]:
-    """The same for the function and both callbacks, which come fourth and fifth in each of these methods."""
-    ctx = active()
-    if ctx is None or not args:
-        return args, kwargs, ()
-    fns = [args[0], *(args[i] if i < len(args) else kwargs.get(name) for i, name in _CALLBACKS)]
-    snapshots = [None if fn is None else _snapshot_for(policy_for, ctx, fn) for fn in fns]
-    if not any(snapshots):
-        return args, kwargs, ()
-    bound = bind_with_ends(fns, snapshots)
-    names = [name for _, name in _CALLBACKS]
-    return (bound[0], *args[1:3], *args[5:]), kwargs | dict(zip(names, bound[1:], strict=True)), bound
-
-
-_CALLBACKS = ((3, "callback"), (4, "error_callback"))
-
-
-def _func_first(args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-    if args or "func" not in kwargs:
-        return args, kwargs
-    return (kwargs["func"],), {name: value for name, value in kwargs.items() if name != "func"}
 
 
 def _serve(policy_for: PolicyFor, wrapped: Wrapped, app: Flask, args: Args, kwargs: Kwargs) -> t.Any:
@@ -283,12 +213,6 @@ POINTS: tuple[PatchPoint, ...] = (
     PatchPoint("threading", "Thread.start", _start),
     PatchPoint("concurrent.futures.thread", "ThreadPoolExecutor.submit", _submit),
     PatchPoint("concurrent.futures._base", "Future.add_done_callback", _add_done_callback),
-    *(
-        PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", _pool_call_async)
-        for method in ("apply_async", "map_async", "starmap_async")
-    ),
-    *(PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", _pool_call) for method in ("imap", "imap_unordered")),
-    *(PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", _pool_map) for method in ("map", "starmap")),
     *(_ON_FLASK_BEFORE_3_2 if flask_context.REUSES_APP_CONTEXT else ()),
 )
 

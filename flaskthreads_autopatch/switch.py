@@ -17,7 +17,7 @@ from flask import Flask
 from . import __version__, dump_signal, parents
 from .environment import say
 from .layers import Layers
-from .patches import LATE_POINTS, POINTS
+from .points import LATE_POINTS, POINTS
 from .policy import ENVIRONMENT, Policy, PolicyError, resolve
 from .snapshot import logger
 from .suppression import THREADS_INHERIT_CONTEXT

@@ -15,7 +15,7 @@ import wrapt
 from flask import Flask
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch import flask_context, patches
+from flaskthreads_autopatch import flask_context, points
 
 T = t.TypeVar("T")
 
@@ -23,7 +23,7 @@ T = t.TypeVar("T")
 def attributes() -> dict[str, object]:
     """What stands at each patch point, in the ``__dict__`` that defines it; None where it is inherited."""
     found = {}
-    for point in patches.POINTS:
+    for point in points.POINTS:
         owner, attribute, _ = wrapt.resolve_path(point.module, point.attribute)
         found[point.name] = vars(owner).get(attribute)
     return found

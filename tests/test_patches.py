@@ -27,7 +27,7 @@ import wrapt
 from flask import Flask, g, request
 from flask.sessions import SecureCookieSessionInterface
 
-from flaskthreads_autopatch import binding, disable, enable, install, is_inherited, patches, suppress_inheritance
+from flaskthreads_autopatch import binding, disable, enable, install, is_inherited, points, suppress_inheritance
 from flaskthreads_autopatch import flask_context as fc
 from flaskthreads_autopatch.snapshot import _say_once, logger
 
@@ -1061,10 +1061,8 @@ class Duck:
     pass
 
 
-@pytest.mark.parametrize("point", patches.POINTS, ids=lambda point: point.attribute)
-def test_a_call_without_an_instance_does_what_it_does_without_the_patches(
-    app: Flask, point: patches.PatchPoint
-) -> None:
+@pytest.mark.parametrize("point", points.POINTS, ids=lambda point: point.attribute)
+def test_a_call_without_an_instance_does_what_it_does_without_the_patches(app: Flask, point: points.PatchPoint) -> None:
     owner, attribute, _ = wrapt.resolve_path(point.module, point.attribute)
 
     def outcomes() -> list[str]:

@@ -167,11 +167,11 @@ def test_forks_while_another_thread_switches_leave_each_child_a_switch_that_work
     output = run(
         script(
             """
-            from flaskthreads_autopatch import patches
+            from flaskthreads_autopatch import points
             import wrapt
 
             def attributes():
-                owners = ((p, *wrapt.resolve_path(p.module, p.attribute)[:2]) for p in patches.POINTS)
+                owners = ((p, *wrapt.resolve_path(p.module, p.attribute)[:2]) for p in points.POINTS)
                 return {p.name: vars(owner).get(attribute) for p, owner, attribute in owners}
 
             born = attributes()

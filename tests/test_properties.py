@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch import is_inherited, patches, suppress_inheritance
+from flaskthreads_autopatch import is_inherited, suppress_inheritance
+from flaskthreads_autopatch.layers import PatchPoint
+from flaskthreads_autopatch.points import POINTS
 from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
 from .conftest import BORN_WITH, attributes, changed
@@ -42,7 +44,7 @@ settings.register_profile(
 settings.register_profile("long", settings.get_profile("short"), max_examples=20_000, derandomize=False)
 PROFILE = settings.get_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
-START, SUBMIT = (point for point in patches.POINTS if point.attribute in ("Thread.start", "ThreadPoolExecutor.submit"))
+START, SUBMIT = (point for point in POINTS if point.attribute in ("Thread.start", "ThreadPoolExecutor.submit"))
 PATCH_POINT = {"start": START, "submit": SUBMIT}
 SIGNALS = [signal.name for signal in (appcontext_pushed, appcontext_tearing_down, appcontext_popped)]
 
@@ -57,7 +59,7 @@ kinds = st.sampled_from(["thread", "timer", "subclass"])
 class PlainLayer:
     """Somebody's function over whatever stood there. It is taken off by putting that back, whatever lies above."""
 
-    def __init__(self, point: patches.PatchPoint) -> None:
+    def __init__(self, point: PatchPoint) -> None:
         self.owner, self.attribute, found = wrapt.resolve_path(point.module, point.attribute)
         below = getattr(self.owner, self.attribute)
 
@@ -77,7 +79,7 @@ class PlainLayer:
 class WraptLayer:
     """Somebody's wrapt wrapper. It is taken out from where it lies, if wrapt can reach it there."""
 
-    def __init__(self, point: patches.PatchPoint) -> None:
+    def __init__(self, point: PatchPoint) -> None:
         def layer(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
             return wrapped(*args, **kwargs)
 
@@ -92,21 +94,21 @@ class WraptLayer:
 Foreign = PlainLayer | WraptLayer
 
 
-def chain(point: patches.PatchPoint) -> list[Any]:
+def chain(point: PatchPoint) -> list[Any]:
     """What lies on a patch point, from the outside in."""
     return list(wrapt.wrapper_chain(wrapt.resolve_path(point.module, point.attribute)[2]))
 
 
-def lies_on(point: patches.PatchPoint, layer: Foreign) -> bool:
+def lies_on(point: PatchPoint, layer: Foreign) -> bool:
     return any(layer.entry is x or layer.entry is getattr(x, "_self_parent", None) for x in chain(point))
 
 
-def is_ours(entry: Any, point: patches.PatchPoint) -> bool:
+def is_ours(entry: Any, point: PatchPoint) -> bool:
     wrapper = entry._self_wrapper if type(entry) in (wrapt.FunctionWrapper, wrapt.BoundFunctionWrapper) else None
     return getattr(wrapper, "__func__", None) is point.wrapper
 
 
-def ours_alive(point: patches.PatchPoint) -> int:
+def ours_alive(point: PatchPoint) -> int:
     """How many of our own layers work there."""
     return sum(bool(entry._self_enabled) for entry in chain(point) if is_ours(entry, point))
 
@@ -118,7 +120,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.enabled = False
         self.installed: set[str] = set()
-        self.foreign: list[tuple[patches.PatchPoint, Foreign]] = []
+        self.foreign: list[tuple[PatchPoint, Foreign]] = []
         self.made: list[tuple[threading.Thread, list[object], object]] = []
         self.users = itertools.count()
         self.signals: list[tuple[str, str]] = []
@@ -163,7 +165,7 @@ class Machine(RuleBasedStateMachine):
     def check_switch(self) -> None:
         on = self.enabled or bool(self.installed)
         assert flaskthreads_autopatch.is_enabled() is on
-        alive = {point.name: ours_alive(point) for point in patches.POINTS}
+        alive = {point.name: ours_alive(point) for point in POINTS}
         # One on each, also where somebody had thrown ours out together with theirs; or none.
         assert alive == dict.fromkeys(BORN_WITH, int(on))
         if not on:
@@ -275,7 +277,7 @@ class Machine(RuleBasedStateMachine):
 
 def force_as_born() -> None:
     """So that a sequence that has failed spoils none of those that are tried after it."""
-    for point in patches.POINTS:
+    for point in POINTS:
         owner, attribute, _ = wrapt.resolve_path(point.module, point.attribute)
         if BORN_WITH[point.name] is not None:
             setattr(owner, attribute, BORN_WITH[point.name])

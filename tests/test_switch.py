@@ -24,7 +24,7 @@ from flaskthreads_autopatch import (
     install,
     is_enabled,
     is_inherited,
-    patches,
+    points,
     status,
     switch,
     uninstall,
@@ -68,7 +68,7 @@ def test_enabling_twice_is_enabling_once(app: Flask) -> None:
     enable(request=False)
     install(app)
     install(app)
-    assert all(layers == ["flaskthreads_autopatch.patches"] for layers in status().patch_points.values())
+    assert {point.name: [point.wrapper.__module__] for point in points.POINTS}.items() <= status().patch_points.items()
     disable()
     assert changed() == []
     disable()
@@ -357,7 +357,7 @@ def test_patches_that_fail_half_way_are_taken_back(app: Flask, monkeypatch: pyte
     bogus = PatchPoint("threading", "Thread.no_such_method", lambda *args: None)
     for switch_on in (enable, lambda: install(app)):
         with monkeypatch.context() as patch, pytest.raises(wrapt.PathResolutionError):
-            patch.setattr(switch._state.patches, "points", (*patches.POINTS, bogus))
+            patch.setattr(switch._state.patches, "points", (*points.POINTS, bogus))
             switch_on()
         assert changed() == []
         assert not is_enabled()

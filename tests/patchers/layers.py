@@ -16,7 +16,7 @@ from concurrent.futures.thread import ThreadPoolExecutor
 import wrapt
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch import patches
+from flaskthreads_autopatch import points
 
 VALUE = "carried"
 
@@ -52,11 +52,11 @@ class StandIn(Layer):
     """In our place: wrapt layers at the same places which do nothing. What happens to these is not our doing."""
 
     def __init__(self) -> None:
-        self.handles: dict[patches.PatchPoint, t.Any] = {}
+        self.handles: dict[points.PatchPoint, t.Any] = {}
 
     def on(self) -> None:
         # Again, where it was taken out by somebody else, and only there: as we do.
-        for point in patches.POINTS:
+        for point in points.POINTS:
             chain = wrapt.wrapper_chain(wrapt.resolve_path(point.module, point.attribute)[2])
             if not any(entry is self.handles.get(point) for entry in chain):
                 self.handles[point] = wrapt.wrap_function_wrapper(point.module, point.attribute, _pass)
