@@ -127,20 +127,30 @@ def leave(ctx: t.Any, token: Tokens, exc: BaseException | None, fn: object) -> N
     finally:
         if ctx._cv_token is not None:  # Otherwise the task has popped, and so torn down, the context itself.
             try:
-                # Not by ctx.pop(): it would tear down and close the request, which belongs to the parent, and without
-                # the request a handler could not read it (H37).
+                # Not by ctx.pop() alone: it would tear down and close the request, which belongs to the parent, and a
+                # handler could not read the request if that were taken back before (H37).
                 guarded(app, fn, app.do_teardown_appcontext, ctx, exc)
             finally:
                 try:
                     if cv_app.get(None) is not ctx:
                         _pop_forgotten(ctx, token, exc, fn)  # by a teardown handler
                 finally:
-                    # If the task has popped this very context and pushed it again, it has another token now.
-                    pushed, ctx._cv_token = ctx._cv_token, None
-                    ctx._request = ctx._session = None
-                    ctx._push_count = 0
-                    cv_app.reset(pushed)
-                    guarded(app, fn, send, appcontext_popped, app)
+                    _pop(ctx, exc, fn)
+
+
+def _pop(ctx: t.Any, exc: BaseException | None, fn: object) -> None:
+    """Pop *ctx*, which has been torn down."""
+    ctx._request = ctx._session = None
+    # Counted as pushed twice, the context is left pushed by Flask's own pop(). A pop() of a customised class runs.
+    ctx._push_count = 2
+    try:
+        guarded(ctx.app, fn, ctx.pop, exc)
+    finally:
+        # If the task has popped this very context and pushed it again, it has another token than at first.
+        token, ctx._cv_token = ctx._cv_token, None
+        ctx._push_count = 0
+        cv_app.reset(token)
+        guarded(ctx.app, fn, send, appcontext_popped, ctx.app)
 
 
 def _pop_forgotten(ctx: t.Any, token: t.Any, exc: BaseException | None, fn: object) -> None:
