@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import traceback
 import typing as t
 from collections.abc import Callable
 from types import MethodType
@@ -88,73 +87,41 @@ class BoundCallback(BoundTask):
 
 def bind(fn: Callable[P, R], snapshot: Snapshot) -> Callable[P, R]:
     """*fn*, replaying *snapshot* at each call."""
-    return t.cast("Callable[P, R]", _bound(BoundCallable, fn, snapshot))
+    return t.cast("Callable[P, R]", bind_to(BoundCallable, fn, snapshot))
 
 
 def bind_once(fn: Callable[P, R], snapshot: Snapshot) -> Callable[P, R]:
     """*fn*, replaying *snapshot* at its first call."""
-    return t.cast("Callable[P, R]", _bound(BoundTask, fn, snapshot))
+    return t.cast("Callable[P, R]", bind_to(BoundTask, fn, snapshot))
 
 
 def bind_callback(fn: Callable[..., t.Any], snapshot: Snapshot) -> BoundCallback:
     """*fn*, replaying *snapshot* at its first call unless that comes from this thread before ``_self_added()``."""
-    callback = _bound(BoundCallback, fn, snapshot)
+    callback = bind_to(BoundCallback, fn, snapshot)
     callback._self_adder = threading.get_ident()
     return callback
 
 
-class BoundEnd(BoundTask):
-    """The same for what is called when all is done: then each of the *others* lets go of its snapshot too."""
+class Lease:
+    """A snapshot on its way to another thread, for things that are no callables. `let_go` empties it wherever it is."""
 
-    __slots__ = ("_self_others",)
+    __slots__ = ("__weakref__", "_self_snapshot")
 
-    _self_others: tuple[BoundCallable, ...]
-
-    def __call__(self, /, *args: t.Any, **kwargs: t.Any) -> t.Any:
-        let_go(*self._self_others)
-        snapshot, self._self_snapshot = self._self_snapshot, None
-        if snapshot is None:
-            return self.__wrapped__(*args, **kwargs)
-        return snapshot.replay(self.__wrapped__, args, kwargs, "callback")
+    def __init__(self, snapshot: Snapshot | None) -> None:
+        self._self_snapshot = snapshot
 
 
-def bind_with_ends(
-    fns: list[Callable[..., t.Any] | None], snapshots: list[Snapshot | None]
-) -> tuple[BoundCallable, BoundEnd, BoundEnd]:
-    """A function that a pool calls, its callback and its error callback, each replaying its snapshot.
-
-    Of the callbacks one is called, at the end, and the result keeps both; a result that is an exception keeps, by its
-    traceback, the function. So both are there, whether they were given or not, and the one called lets all go.
-    """
-    # Not by its truth: a callable may be an empty list as well.
-    calls = [_do_nothing if fn is None else fn for fn in fns]
-    func = _bound(BoundCallable, calls[0], snapshots[0])
-    ends = [_bound(BoundEnd, fn, snapshot) for fn, snapshot in zip(calls[1:], snapshots[1:], strict=True)]
-    for end, other in zip(ends, reversed(ends), strict=True):
-        end._self_others = (func, other)
-    return func, ends[0], ends[1]
-
-
-def let_go(*bound: BoundCallable) -> None:
-    """Of the snapshots of callables that nobody is going to call again."""
+def let_go(*bound: BoundCallable | Lease) -> None:
+    """Release the snapshots of what will not be used again."""
     for each in bound:
         each._self_snapshot = None
-
-
-def has_raised(error: BaseException) -> bool:
-    """Whether *error* comes out of a bound callable, by its traceback."""
-    code = BoundCallable.__call__.__code__
-    return any(frame.f_code is code for frame, _ in traceback.walk_tb(error.__traceback__))
-
-
-def _do_nothing(outcome: object) -> None:
-    """A callback."""
 
 
 Bound = t.TypeVar("Bound", bound=BoundCallable)
 
 
-def _bound(kind: type[Bound], fn: Callable[..., t.Any], snapshot: Snapshot | None) -> Bound:
+def bind_to(kind: type[Bound], fn: Callable[..., t.Any], snapshot: Snapshot | None) -> Bound:
+    """*fn*, bound to *snapshot* by a callable of the given *kind*."""
     bound = kind(fn)
     bound._self_snapshot = snapshot
     return bound

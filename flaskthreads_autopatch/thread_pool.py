@@ -1,60 +1,105 @@
-"""The wrappers of `multiprocessing.pool.ThreadPool`. What they bind to a snapshot is called once per item."""
+"""`multiprocessing.pool.ThreadPool`: the wrappers of its methods, and what they bind.
+
+A pool calls one function for many items, so its snapshot is replayed many times. It is released when no call is left:
+by the callbacks of a result, by each item of `imap`, or by the end of the pool.
+"""
 
 from __future__ import annotations
 
+import collections
+import traceback
 import typing as t
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 
-from .binding import BoundCallable, bind, bind_with_ends, has_raised, let_go
+from .binding import KEY, BoundCallable, BoundTask, Lease, bind_to, let_go
 from .flask_context import active
 from .layers import PatchPoint
 from .patches import Args, Kwargs, PolicyFor, Wrapped, snapshot_for
+from .reading import BoundItems, BoundSizedItems, read
+from .snapshot import Snapshot
+
+Bound = tuple[BoundCallable, ...]
 
 
-def _pool_call(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
+def _map(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
     if active() is None:
         return wrapped(*args, **kwargs)
-    args, kwargs, _ = _bind_func(policy_for, *_func_first(args, kwargs))
-    return wrapped(*args, **kwargs)
-
-
-def _pool_map(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
-    if active() is None:
-        return wrapped(*args, **kwargs)
-    args, kwargs, bound = _bind_func(policy_for, *_func_first(args, kwargs))
+    args, kwargs, bound = _bind_func(policy_for, pool, *_by_position(args, kwargs))
     try:
         return wrapped(*args, **kwargs)
     except Exception as error:
-        # By its traceback it keeps the function. What a task has raised is raised here when all are done; while what a
-        # signal handler raises may leave some to be run.
-        if has_raised(error):
+        # The exception's traceback keeps what is bound alive. If a task raised it, all tasks have finished and the
+        # snapshot can be released. If a signal handler raised it, some tasks may still have to run.
+        if _comes_out_of_a_task(error):
             let_go(*bound)
         raise
 
 
-def _bind_func(policy_for: PolicyFor, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs, tuple[BoundCallable, ...]]:
+def _bind_func(policy_for: PolicyFor, pool: t.Any, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs, Bound]:
     """*args* and *kwargs* with the function that a pool calls bound, if it inherits; and what was bound."""
-    # Asked for here: an exception that is kept, as map() raises those of the tasks, keeps the caller's variables.
+    # The context is read here: an exception that is kept, as map() raises those of the tasks, keeps the caller's frame.
     ctx = active()
-    if ctx is None or not args or (snapshot := snapshot_for(policy_for, ctx, args[0])) is None:
+    if ctx is None or not args:
         return args, kwargs, ()
-    bound = t.cast(BoundCallable, bind(args[0], snapshot))
-    return (bound, *args[1:]), kwargs, (bound,)
+    snapshot = snapshot_for(policy_for, ctx, args[0])
+    args = _bind_sized_items(policy_for, pool, args, snapshot)
+    if snapshot is None:
+        return args, kwargs, ()
+    func = bind_to(BoundCallable, args[0], snapshot)
+    return (func, *args[1:]), kwargs, (func,)
 
 
-def _pool_call_async(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
+def _comes_out_of_a_task(error: BaseException) -> bool:
+    codes = BoundCallable.__call__.__code__, read.__code__
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _call_async(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
     if active() is None:
         return wrapped(*args, **kwargs)
-    args, kwargs, bound = _bind_with_ends(policy_for, *_func_first(args, kwargs))
+    args, kwargs, bound = _bind_with_ends(policy_for, *_by_position(args, kwargs))
+    return _start(wrapped, args, kwargs, bound)
+
+
+def _map_async(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
+    if active() is None:
+        return wrapped(*args, **kwargs)
+    args, kwargs, bound = _bind_with_ends(policy_for, *_by_position(args, kwargs))
+    args = _bind_sized_items(policy_for, pool, args, bound[0]._self_snapshot if bound else None)
+    return _start(wrapped, args, kwargs, bound)
+
+
+def _start(wrapped: Wrapped, args: Args, kwargs: Kwargs, bound: Bound) -> t.Any:
     result = wrapped(*args, **kwargs)
     if bound and getattr(result, "ready", bool)():
-        let_go(*bound)  # no callback is called for an empty list
+        let_go(*bound)  # No callback is called for an empty list.
     return result
 
 
-def _bind_with_ends(
-    policy_for: PolicyFor, args: Args, kwargs: Kwargs
-) -> tuple[Args, Kwargs, tuple[BoundCallable, ...]]:
-    """The same for the function and both callbacks, which come fourth and fifth in each of these methods."""
+class BoundEnd(BoundTask):
+    """A bound callback of a pool. The pool calls it once, after the last task; it then also releases *others*."""
+
+    __slots__ = ("_self_others",)
+
+    _self_others: tuple[BoundCallable, ...]
+
+    def __call__(self, /, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        let_go(*self._self_others)
+        snapshot, self._self_snapshot = self._self_snapshot, None
+        if snapshot is None:
+            return self.__wrapped__(*args, **kwargs)
+        return snapshot.replay(self.__wrapped__, args, kwargs, "callback")
+
+
+def _bind_with_ends(policy_for: PolicyFor, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs, Bound]:
+    """*args* and *kwargs* with the function and both callbacks bound, which come fourth and fifth in each method.
+
+    The pool calls exactly one of the two callbacks, after the last task, but its result object keeps both, and a stored
+    exception keeps the function through its traceback. The callback that is called therefore releases all three
+    snapshots. A callback that was not passed is replaced by a function that does nothing, so that there is always one
+    to call.
+    """
     ctx = active()
     if ctx is None or not args:
         return args, kwargs, ()
@@ -62,25 +107,155 @@ def _bind_with_ends(
     snapshots = [None if fn is None else snapshot_for(policy_for, ctx, fn) for fn in fns]
     if not any(snapshots):
         return args, kwargs, ()
-    bound = bind_with_ends(fns, snapshots)
+    # Compared with None, because the truth of a callable may be False: it may be an empty list as well.
+    calls = [_do_nothing if fn is None else fn for fn in fns]
+    func = bind_to(BoundCallable, calls[0], snapshots[0])
+    ends = [bind_to(BoundEnd, fn, snapshot) for fn, snapshot in zip(calls[1:], snapshots[1:], strict=True)]
+    for end, other in zip(ends, reversed(ends), strict=True):
+        end._self_others = (func, other)
     names = [name for _, name in _CALLBACKS]
-    return (bound[0], *args[1:3], *args[5:]), kwargs | dict(zip(names, bound[1:], strict=True)), bound
+    return (func, *args[1:3], *args[5:]), kwargs | dict(zip(names, ends, strict=True)), (func, *ends)
 
 
 _CALLBACKS = ((3, "callback"), (4, "error_callback"))
 
 
-def _func_first(args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-    if args or "func" not in kwargs:
+def _do_nothing(outcome: object) -> None:
+    """Do nothing. Stands in for a callback that the caller did not pass."""
+
+
+# What a pool's own thread reads
+
+
+def _imap(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
+    if active() is None:
+        return wrapped(*args, **kwargs)
+    args, kwargs = _bind_each(policy_for, pool, *_by_position(args, kwargs))
+    return wrapped(*args, **kwargs)
+
+
+def _bind_each(policy_for: PolicyFor, pool: t.Any, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+    """*args* and *kwargs* of `imap` with the items bound, to be read and to be worked on."""
+    ctx = active()
+    if ctx is None or len(args) < 2:
         return args, kwargs
-    return (kwargs["func"],), {name: value for name, value in kwargs.items() if name != "func"}
+    func, items = args[:2]
+    snapshot = snapshot_for(policy_for, ctx, func)
+    if _runs_code(items) and (reading := snapshot or snapshot_for(policy_for, ctx, items)) is not None:
+        items = BoundItems(items, _lease(pool, reading))
+    if snapshot is not None:
+        items = _leased(items, _lease(pool, snapshot), args[2] if len(args) > 2 else kwargs.get("chunksize", 1))
+        func = bind_to(_ForLeased, func, None)
+    return (func, items, *args[2:]), kwargs
 
 
-POINTS: tuple[PatchPoint, ...] = (
-    *(
-        PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", _pool_call_async)
-        for method in ("apply_async", "map_async", "starmap_async")
-    ),
-    *(PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", _pool_call) for method in ("imap", "imap_unordered")),
-    *(PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", _pool_map) for method in ("map", "starmap")),
+class _Leased:
+    """One item, and the lease of the chunk to which it belongs."""
+
+    __slots__ = ("chunk", "item")
+
+    def __init__(self, item: object, chunk: list[Lease]) -> None:
+        self.item = item
+        self.chunk = chunk
+
+
+def _leased(items: Iterable[t.Any], lease: Lease, chunksize: int) -> Iterator[_Leased]:
+    """Yield *items*, each with what it needs to be worked on, which goes when that is done.
+
+    `imap` calls nothing at its end. A function that kept the snapshot would keep it in the traceback of an exception.
+    """
+    chunk: list[Lease] = []
+    try:
+        for number, item in enumerate(items):
+            if number % chunksize == 0:
+                chunk = [lease]
+            yield _Leased(item, chunk)
+    finally:
+        del lease, chunk  # An exception that the items raise keeps this frame.
+
+
+class _ForLeased(BoundCallable):
+    """A function that `imap` calls with leased items."""
+
+    __slots__ = ()
+
+    def __call__(self, leased: _Leased, /) -> t.Any:
+        chunk, leased.chunk = leased.chunk, []
+        snapshot = chunk[0]._self_snapshot
+        try:
+            if snapshot is None:
+                return self.__wrapped__(leased.item)
+            return snapshot.replay(self.__wrapped__, (leased.item,), {})
+        except BaseException:
+            chunk.clear()  # The rest of the chunk is dropped, and kept by the traceback.
+            raise
+        finally:
+            del self, leased, chunk, snapshot
+
+
+def _bind_sized_items(policy_for: PolicyFor, pool: t.Any, args: Args, snapshot: Snapshot | None) -> Args:
+    """*args* of a map with the items bound, if the pool reads them in its own thread: those that tell their number."""
+    if len(args) < 2 or not hasattr(args[1], "__len__") or not _runs_code(args[1]) or (ctx := active()) is None:
+        return args
+    if (reading := snapshot or snapshot_for(policy_for, ctx, args[1])) is None:
+        return args
+    return (args[0], BoundSizedItems(args[1], _lease(pool, reading)), *args[2:])
+
+
+_PLAIN: tuple[type[Iterable[t.Any]], ...] = (
+    *(list, tuple, dict, set, frozenset, str, bytes, bytearray, range, collections.deque),
+    *map(type, ({}.keys(), {}.values(), {}.items())),
+)
+
+
+def _runs_code(items: object) -> bool:
+    """Whether reading *items* may run Python code, which needs a context."""
+    reads = getattr(type(items), "__iter__", None)
+    return not any(reads is cls.__iter__ for cls in _PLAIN)
+
+
+# The end of a pool
+
+
+def _terminate(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
+    try:
+        return wrapped(*args, **kwargs)
+    finally:
+        # No task is started any more, and no callback called. A result that is kept, and has none, keeps all of them.
+        let_go(*list(getattr(pool, "__dict__", {}).get(KEY, {}).values()))
+        for result in list(getattr(pool, "_cache", {}).values()):
+            if type(end := getattr(result, "_callback", None)) is BoundEnd:
+                let_go(end, *end._self_others)
+
+
+def _lease(pool: t.Any, snapshot: Snapshot) -> Lease:
+    """A lease of *snapshot*, which the end of *pool* empties."""
+    lease = Lease(snapshot)
+    noted = getattr(pool, "__dict__", {}).setdefault(KEY, weakref.WeakValueDictionary())
+    noted[id(lease)] = lease
+    return lease
+
+
+def _by_position(args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+    """*args* and *kwargs* with the function and the iterable, if there is one, in *args*."""
+    for name in ("func", "iterable")[len(args) :]:
+        if name not in kwargs:
+            break
+        args, kwargs = (*args, kwargs[name]), {key: value for key, value in kwargs.items() if key != name}
+    return args, kwargs
+
+
+_WRAPPERS: dict[str, Callable[..., t.Any]] = {
+    "apply_async": _call_async,
+    "map_async": _map_async,
+    "starmap_async": _map_async,
+    "imap": _imap,
+    "imap_unordered": _imap,
+    "map": _map,
+    "starmap": _map,
+    "terminate": _terminate,
+}
+
+POINTS = tuple(
+    PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", wrapper) for method, wrapper in _WRAPPERS.items()
 )

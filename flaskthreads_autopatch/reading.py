@@ -1,0 +1,109 @@
+"""An iterable that another thread is going to read, bound to a snapshot: all of it is read in one replay.
+
+A replay around each item would tear down, after that item, what a generator has opened and is still using: a database
+session whose rows it yields. The app context therefore stays pushed from the first item to the end of the iterable, in
+context variables of its own. Between two items the thread that reads has no context.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Iterator, Sized
+from threading import get_ident
+from time import monotonic
+from types import SimpleNamespace
+
+from . import flask_context, signals
+from .binding import Lease
+from .register import replays
+from .signals import inherited_receivers, released_receivers
+from .snapshot import Snapshot, _fill, _hide
+from .watch import overdue
+
+
+class BoundItems:
+    """The items of an iterable, read in one replay of the snapshot that is leased. Can be iterated once."""
+
+    __slots__ = ("_items", "_lease")
+
+    def __init__(self, items: t.Any, lease: Lease) -> None:
+        self._items = items
+        self._lease = lease
+
+    def __iter__(self) -> Iterator[t.Any]:
+        snapshot, self._lease = self._lease._self_snapshot, _NO_LEASE
+        if snapshot is None:
+            yield from self._items
+            return
+        context = snapshot._own_context()
+        reading = read(snapshot, self._items)
+        try:
+            while True:
+                try:
+                    item = context.run(next, reading)
+                except StopIteration:
+                    return
+                yield item
+        finally:
+            context.run(reading.close)
+            # An exception that is kept, as the pool hands it to the caller, keeps this frame.
+            del self, snapshot, context, reading
+
+
+class BoundSizedItems(BoundItems):
+    """Bound items that tell their number, for a pool that asks for it before it reads them."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return len(t.cast(Sized, self._items))
+
+
+_NO_LEASE = Lease(None)
+
+
+def read(snapshot: Snapshot, items: t.Any) -> t.Generator[t.Any, None, None]:
+    """Yield *items*. Does what `Snapshot.replay` does, which cannot be suspended between two of them."""
+    ctx: t.Any = None
+    token = error = own_g = entry = None
+    entries = snapshot._entries
+    shown = _shown(items)
+    try:
+        ctx, token = flask_context.enter(snapshot.app, snapshot.lent, shown)
+        own_g = ctx.g
+        entry = replays[ctx] = get_ident(), monotonic(), snapshot, shown, "task"
+        try:
+            if snapshot._shared_g is not None:
+                ctx.g = snapshot._shared_g
+            elif entries is not None:
+                entries = _fill(own_g.__dict__, entries)
+            if inherited_receivers:
+                signals.begin(ctx)
+            # "yield from" would close a generator that the caller still has a reference to.
+            for item in items:  # noqa: UP028 - see above
+                yield item
+        except GeneratorExit:  # The pool was terminated, which is no error of the items.
+            raise
+        except BaseException as exc:
+            error = exc
+            raise
+        finally:
+            ctx.g = own_g
+            if entries is not None:
+                _hide(own_g.__dict__, entries)
+            try:
+                flask_context.leave(ctx, token, error, shown)
+            finally:
+                del replays[ctx]
+                if released_receivers or overdue:
+                    signals.end(ctx, entry, error)
+    finally:
+        del snapshot, items, shown, ctx, token, error, own_g, entry, entries
+
+
+def _shown(items: t.Any) -> t.Any:
+    """What stands for *items* in `running`: for a generator its function, which it does not refer to."""
+    frame = getattr(items, "gi_frame", None)
+    if frame is None:
+        return items
+    return SimpleNamespace(__module__=frame.f_globals.get("__name__"), __qualname__=items.__qualname__)
