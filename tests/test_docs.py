@@ -118,7 +118,8 @@ def test_docs_can_be_built_without_a_warning(tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (result.returncode, result.stderr) == (0, "")
 
-    rendered = (tmp_path / "catalogue.html").read_text()
+    # Where a name may be broken, on a narrow screen, is no part of it.
+    rendered = (tmp_path / "catalogue.html").read_text().replace('</span><wbr><span class="pre">', "")
     entries = [*catalogue.THREAD_BOUND_TYPES, *catalogue.THREAD_BOUND_NAMES, *catalogue.IGNORED]
     assert [entry for entry in entries if f">{entry}<" not in rendered] == []
 

@@ -42,7 +42,8 @@ def test_every_marker_names_a_group_that_exists(project: dict[str, t.Any]) -> No
     markers = dict(line.split(": ", 1) for line in options["markers"])
     left_out = set(re.findall(r"[a-z]\w+", options["addopts"].partition("not (")[2].partition(")")[0])) - {"or"}
     assert left_out <= set(markers)
-    named = {name for text in markers.values() for name in re.findall(r"needs the group ([\w-]+)", text)}
+    needed = [re.search(r"needs the groups? ([\w-]+)(?: and ([\w-]+))?", text) for text in markers.values()]
+    named = {name for match in needed if match for name in match.groups() if name}
     assert named <= set(project["dependency-groups"])
 
 
