@@ -9,6 +9,10 @@ TYPE_CHECKING = False  # typing would be the most expensive import of many a pro
 if TYPE_CHECKING:
     from typing import Any
 
+    from .apps import AppLoadError as AppLoadError
+    from .carrier import Carrier as Carrier
+    from .carrier import CarrierError as CarrierError
+    from .carrier import NotPortableError as NotPortableError
     from .explicit import AppContextThread as AppContextThread
     from .explicit import ThreadPoolWithAppContextExecutor as ThreadPoolWithAppContextExecutor
     from .explicit import copy_current_app_context as copy_current_app_context
@@ -17,8 +21,6 @@ if TYPE_CHECKING:
     from .register import Replay as Replay
     from .register import dump as dump
     from .register import running as running
-    from .remote import AppLoadError as AppLoadError
-    from .remote import NotPortableError as NotPortableError
     from .remote import RemoteAppContextExecutor as RemoteAppContextExecutor
     from .remote import carry as carry
     from .signals import context_inherited as context_inherited
@@ -36,7 +38,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AppContextThread": "explicit",
-    "AppLoadError": "remote",
+    "AppLoadError": "apps",
+    "Carrier": "carrier",
+    "CarrierError": "carrier",
     "carry": "remote",
     "context_inherited": "signals",
     "context_released": "signals",
@@ -47,7 +51,7 @@ _HOMES = {
     "install": "switch",
     "is_enabled": "switch",
     "is_inherited": "snapshot",
-    "NotPortableError": "remote",
+    "NotPortableError": "carrier",
     "Policy": "policy",
     "PolicyError": "policy",
     "RemoteAppContextExecutor": "remote",

@@ -1,7 +1,7 @@
 """The context carried to other processes: an executor over any executor, and one callable for any other API.
 
-No engine of our own. What travels is an allow list, as JSON (`portable`), with two names: where the app is found, and
-where the callable is found.
+No engine of our own. What is pickled are three strings: where the app is found, where the callable is found, and the
+message of a `Carrier`.
 """
 
 from __future__ import annotations
@@ -19,30 +19,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from types import MethodType
 
-from flask import Flask
-from flask.cli import ScriptInfo
-
-from .policy import Policy
-from .portable import AllowList, NotPortableError, Settings, alone, replay, take
-from .suppression import P, R, clean_context
-from .switch import policy_or_default
+from . import apps
+from .apps import AppLoadError
+from .carrier import MAX_SIZE, Carrier
+from .extraction import Extraction, read
+from .portable import NotPortableError
+from .suppression import P, R
 
 __all__ = ["AppLoadError", "NotPortableError", "RemoteAppContextExecutor", "carry"]
-
-
-class AppLoadError(RuntimeError):
-    """The worker cannot load the app. ``import_path`` says which, ``reason`` what was raised."""
-
-    def __init__(self, import_path: str, reason: str) -> None:
-        super().__init__(import_path, reason)
-        self.import_path = import_path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return (
-            f"The app {self.import_path!r} cannot be loaded in the worker process: {self.reason.rstrip('.')}. The"
-            " worker reads the path as 'flask --app' does: it needs the same code, and its folder on its sys.path."
-        )
 
 
 class RemoteAppContextExecutor(Executor):
@@ -59,7 +43,15 @@ class RemoteAppContextExecutor(Executor):
     """
 
     def __init__(
-        self, executor: Executor, app: str, g: Iterable[str] = (), headers: Iterable[str] = (), *, owned: bool = False
+        self,
+        executor: Executor,
+        app: str,
+        g: Iterable[str] = (),
+        headers: Iterable[str] = (),
+        *,
+        request: bool | str = True,
+        max_size: int = MAX_SIZE,
+        owned: bool = False,
     ) -> None:
         if not isinstance(executor, Executor):
             raise TypeError(
@@ -67,7 +59,7 @@ class RemoteAppContextExecutor(Executor):
                 " get_executor(); for other APIs there is carry()."
             )
         self._executor = executor
-        self._carry = functools.partial(_carry, _import_path(app), AllowList.of(g, headers), Settings())
+        self._carry = functools.partial(_carry, app, _carrier(app, g, headers, request, max_size))
         self._owned = owned
         # Reentrant: an engine that runs its tasks in place runs one that submits here again.
         self._lock = threading.RLock()
@@ -106,17 +98,34 @@ class RemoteAppContextExecutor(Executor):
             raise RuntimeError("cannot schedule new futures after shutdown")
 
 
-def carry(fn: Callable[P, R], app: str, g: Iterable[str] = (), headers: Iterable[str] = ()) -> Callable[P, R]:
-    """*fn*, to be called in any other process, any number of times, with the context that is active here and now.
+def carry(
+    fn: Callable[P, R],
+    app: str,
+    g: Iterable[str] = (),
+    headers: Iterable[str] = (),
+    *,
+    request: bool | str = True,
+    max_size: int = MAX_SIZE,
+) -> Callable[P, R]:
+    """Return *fn* for other processes: each call there has the context that is active here and now.
 
-    The same as `RemoteAppContextExecutor` for one callable, for any API that pickles it: nothing but strings. Raises
-    `NotPortableError`.
+    Does the same as `RemoteAppContextExecutor` for one callable, for any API that pickles it. Only strings are pickled.
+    Raises `NotPortableError`.
     """
-    return t.cast("Callable[P, R]", _carry(_import_path(app), AllowList.of(g, headers), policy_or_default, fn))
+    return t.cast("Callable[P, R]", _carry(app, _carrier(app, g, headers, request, max_size), fn))
 
 
-def _carry(app_path: str, allowed: AllowList, settings: Callable[[Flask], Policy], fn: Callable[..., t.Any]) -> Carried:
-    return Carried(app_path, _path_of(fn), take(allowed, settings))
+def _carrier(app: object, g: Iterable[str], headers: Iterable[str], request: bool | str, max_size: int) -> Carrier:
+    if not isinstance(app, str) or not app:
+        raise TypeError(
+            f"app={app!r}: allowed is where a worker process finds the app, as for 'flask --app':"
+            ' "shop:create_app" or "shop:app".'
+        )
+    return Carrier(app, g, headers, request=request, max_size=max_size)
+
+
+def _carry(app_path: str, carrier: Carrier, fn: Callable[..., t.Any]) -> Carried:
+    return Carried(app_path, _path_of(fn), carrier.take())
 
 
 class Carried:
@@ -141,19 +150,21 @@ class Carried:
         return f"<{path} carried to a context of {app_path}>"
 
     def __call__(self, /, *args: t.Any, **kwargs: t.Any) -> t.Any:
-        return alone(_call, *self._strings, args, kwargs)
-
-
-def _call(app_path: str, path: str, message: str, args: tuple[t.Any, ...], kwargs: dict[str, t.Any]) -> t.Any:
-    app = _apps.load(app_path)
-    try:
-        fn = _find(*path.split(":"))
-    except (ImportError, AttributeError) as error:
-        raise NotPortableError(
-            f"{path!r} is not found in worker process {os.getpid()}: {error}. Move it to a module that the worker can"
-            " import, and give the worker the same code."
-        ) from error
-    return replay(app, message, app.ensure_sync(fn), args, kwargs, shown=fn)
+        app_path, path, message = self._strings
+        app = apps.load(app_path)
+        try:
+            fn = _find(*path.split(":"))
+        except (ImportError, AttributeError) as error:
+            raise NotPortableError(
+                f"{path!r} is not found in worker process {os.getpid()}: {error}. Move it to a module that the worker"
+                " can import, and give the worker the same code."
+            ) from error
+        try:
+            with Extraction(app, read(app, message, None), fn):
+                return app.ensure_sync(fn)(*args, **kwargs)
+        finally:
+            # The traceback of an exception that is kept keeps this frame and its variables.
+            del self, args, kwargs, message, fn
 
 
 def _find(module: str, qualname: str) -> t.Any:
@@ -184,44 +195,3 @@ def _main_can_be_imported() -> bool:
     # an archive's __main__ only a forked worker has the functions; another one says so in the future.)
     main = sys.modules["__main__"]
     return getattr(main, "__spec__", None) is not None or os.path.isfile(getattr(main, "__file__", None) or "")
-
-
-def _import_path(app: object) -> str:
-    if not isinstance(app, str) or not app:
-        raise TypeError(
-            f"app={app!r}: allowed is where a worker process finds the app, as for 'flask --app':"
-            ' "shop:create_app" or "shop:app".'
-        )
-    return app
-
-
-class _Apps:
-    """The apps of this worker process, each loaded once."""
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        self._lock = threading.RLock()
-        self._loaded: dict[str, Flask] = {}
-
-    def load(self, app_path: str) -> Flask:
-        app = self._loaded.get(app_path)
-        if app is None:
-            with self._lock:
-                app = self._loaded.get(app_path) or self._loaded.setdefault(app_path, self._load(app_path))
-        return app
-
-    def _load(self, app_path: str) -> Flask:
-        try:
-            # The app's own debug flag counts, as it does under a WSGI server. In context variables of its own: what an
-            # import pushes, and never pops, is not to be active in the first task.
-            return clean_context().run(ScriptInfo(app_path, set_debug_flag=False).load_app)
-        except (Exception, SystemExit) as error:
-            raise AppLoadError(app_path, f"{type(error).__name__}: {error}") from error
-
-
-_apps = _Apps()
-if hasattr(os, "register_at_fork"):
-    # Its connections are the parent's, and somebody may have held the lock.
-    os.register_at_fork(after_in_child=_apps.forget)

@@ -67,6 +67,17 @@ def suppress_inheritance(fn: Callable[..., t.Any] | None = None, /) -> t.Any:
 is_suppressed = _suppressed.get
 
 
+def lift() -> contextvars.Token[bool] | None:
+    """Have what is started from here on inherit, until `restore` is called with the result."""
+    return _suppressed.set(False) if _suppressed.get() else None
+
+
+def restore(token: contextvars.Token[bool] | None) -> None:
+    """Take `lift` back."""
+    if token is not None:
+        _suppressed.reset(token)
+
+
 THREADS_INHERIT_CONTEXT = bool(getattr(sys.flags, "thread_inherit_context", False))
 """Whether a thread starts with its starter's context variables: on free-threaded builds since 3.14, and with
 ``-X thread_inherit_context=1``."""

@@ -37,6 +37,7 @@ else:
 active_request = generation.active_request
 enter = generation.enter
 enter_with_request = generation.enter_with_request
+hide_requests = generation.hide_requests
 is_ending = generation.is_ending
 is_pushed = generation.is_pushed
 leave = generation.leave
@@ -45,6 +46,7 @@ lent_request = generation.lent_request
 own_request = generation.own_request
 push_app_context = generation.push_app_context
 push_request_context = generation.push_request_context
+show_requests = generation.show_requests
 
 __all__ = [
     "MARK",
@@ -55,6 +57,7 @@ __all__ = [
     "enter",
     "enter_with_request",
     "foreign_request",
+    "hide_requests",
     "in_transition",
     "is_ending",
     "is_inherited",
@@ -66,5 +69,6 @@ __all__ = [
     "own_request",
     "push_app_context",
     "push_request_context",
+    "show_requests",
     "without_flask",
 ]

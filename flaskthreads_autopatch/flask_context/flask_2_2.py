@@ -58,6 +58,35 @@ def is_pushed(ctx: t.Any) -> bool:
     return any(token is not None for token in ctx._cv_tokens[-1:])
 
 
+Hidden = list[tuple[t.Any, t.Any]]
+"""Request contexts that `hide_requests` has hidden, the outermost last, each with the token that covers it or None."""
+
+
+def hide_requests() -> Hidden:
+    """Have no request active here until `show_requests` is called with the result."""
+    hidden: Hidden = []
+    while (request_ctx := cv_request.get(None)) is not None:
+        try:
+            # Not by set(None): the proxy `request` would then raise an AttributeError instead of Flask's RuntimeError.
+            cv_request.reset(request_ctx._cv_tokens[0][0])
+        except (IndexError, ValueError, RuntimeError):
+            # The request context was pushed in other context variables (contextvars.Context).
+            hidden.append((request_ctx, cv_request.set(None)))
+            break
+        hidden.append((request_ctx, None))
+    return hidden
+
+
+def show_requests(hidden: Hidden) -> None:
+    """Have the *hidden* request contexts active again."""
+    for request_ctx, token in reversed(hidden):
+        if token is not None:
+            cv_request.reset(token)
+        else:
+            # Its own token has been used.
+            request_ctx._cv_tokens[0] = cv_request.set(request_ctx), request_ctx._cv_tokens[0][1]
+
+
 def is_ending(ctx: AppContext) -> bool:
     """Return whether *ctx*, which is active here, is being entered or torn down: nothing may inherit it then."""
     mark = getattr(ctx, MARK, None)

@@ -44,6 +44,14 @@ def is_pushed(ctx: t.Any) -> bool:
     return ctx._cv_token is not None
 
 
+def hide_requests() -> None:
+    """Do nothing: here an app context that is pushed hides the request."""
+
+
+def show_requests(hidden: None) -> None:
+    """Do nothing."""
+
+
 def is_ending(ctx: t.Any) -> bool:
     """Return whether *ctx*, which is active here, is being entered or torn down: nothing may inherit it then."""
     mark = getattr(ctx, MARK, None)

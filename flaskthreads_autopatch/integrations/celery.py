@@ -8,33 +8,43 @@ from collections.abc import Callable, Iterable
 
 import wrapt
 from celery import Celery, current_task
+from celery.utils import uuid
 from flask import Flask
 
 from .. import flask_context
-from ..portable import AllowList, Settings, alone, is_twin, replay, take
+from ..apps import is_twin
+from ..carrier import KEY, MAX_SIZE, Carrier
 from ..switch import real
 
-HEADER = "flaskthreads_autopatch"
-"""Under this name the snapshot stands in a task message's headers."""
+HEADER = KEY
+"""Under this name the message of a `Carrier` is found in the headers of a task message."""
 
 _ATTRIBUTE = "_flaskthreads_autopatch"
 
 
 class _Setup(t.NamedTuple):
     app: Flask
-    allowed: AllowList
-    settings: Settings
+    carrier: Carrier
 
 
-def init_celery(celery_app: t.Any, app: Flask, *, g: Iterable[str] = (), headers: Iterable[str] = ()) -> None:
+def init_celery(
+    celery_app: t.Any,
+    app: Flask,
+    *,
+    g: Iterable[str] = (),
+    headers: Iterable[str] = (),
+    request: bool | str = True,
+    signed: bool = False,
+    max_size: int = MAX_SIZE,
+) -> None:
     """Have each task of *celery_app* run in a context of *app* of its own, filled from the one it was sent in.
 
-    Call it where the Celery app is made, in what sends tasks and in the worker alike. A task message carries the
-    entries of ``g`` that *g* names and, if it is sent in a request, that one's method, its URL and the headers that
-    *headers* names; ``delay()`` and its like raise `NotPortableError`. A task that is sent without a context (by beat,
-    by a program without us) runs in an app context. Run in place, by ``apply()`` or eagerly, it runs in the caller's
-    context if there is one. Called again, it replaces *app* and the names. Raises `TypeError` for what is no Celery
-    app, no Flask app, or no names.
+    Call it where the Celery app is made, both in the process that sends tasks and in the worker. A task message carries
+    what a `Carrier` with the same options carries; ``delay()`` and its like raise `NotPortableError`. A task that is
+    sent without a context (by beat, by a program without this library) runs in an app context. Run in place, by
+    ``apply()`` or eagerly, it runs in the caller's context if there is one. *signed*: a task whose message is not
+    signed for its name and id fails with a `CarrierError`. Called again, this replaces *app* and the options. Raises
+    `TypeError` for wrong arguments.
     """
     if not isinstance(celery_app, Celery):
         raise TypeError(f"celery_app={celery_app!r}: allowed is a Celery app. It comes first, the Flask app second.")
@@ -42,8 +52,9 @@ def init_celery(celery_app: t.Any, app: Flask, *, g: Iterable[str] = (), headers
         raise TypeError(
             f"app={app!r}: allowed is the Flask app itself, and no path: a worker has it where it makes the Celery app."
         )
+    carrier = Carrier(app, g, headers, request=request, signed=signed, max_size=max_size)
     again = _ATTRIBUTE in vars(celery_app)
-    setattr(celery_app, _ATTRIBUTE, _Setup(real(app), AllowList.of(g, headers), Settings()))
+    setattr(celery_app, _ATTRIBUTE, _Setup(real(app), carrier))
     if again:
         return
     # The one way out that all messages of this Celery app take. Celery's signal for it does not say whose they are.
@@ -83,14 +94,20 @@ class _TaskInContext:
 
     def __call__(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
         run: Callable[..., t.Any] = super().__call__  # type: ignore[misc]
-        request = _request_behind(self)
-        if request is None:
+        sender = _task_behind(self)
+        if sender is None:
             return run(*args, **kwargs)
-        app = getattr(self.app, _ATTRIBUTE).app
-        if request.is_eager and _is_active(app):
-            # In the caller's context, and so without a teardown: that is the caller's.
+        setup: _Setup = getattr(self.app, _ATTRIBUTE)
+        request = sender.request
+        if request.is_eager and _is_active(setup.app):
+            # It runs in the caller's context, and so without a teardown: that is the caller's.
             return _run_for(request, run, args, kwargs)
-        return alone(_replay, app, request, run, args, kwargs, self)
+        try:
+            with setup.carrier.open(_carried_by(request), _names(sender), self):
+                return _run_for(request, run, args, kwargs)
+        finally:
+            # The traceback of an exception that is kept keeps this frame and its variables.
+            del self, args, kwargs, run, sender, request
 
     def signature_from_request(self, request: t.Any = None, *args: t.Any, **options: t.Any) -> t.Any:
         # For a retry, which begins with what was sent at first, be that nothing.
@@ -104,25 +121,30 @@ _running: contextvars.ContextVar[t.Any] = contextvars.ContextVar("flaskthreads_a
 """The request (Celery's: what came with the message) for which a task's own code runs here; None elsewhere."""
 
 
-def _request_behind(task: t.Any) -> t.Any:
-    """The request that *task* is called for; None where it is called as a function, and so part of what calls it."""
+def _task_behind(task: t.Any) -> t.Any:
+    """Return the task for whose message *task* is called: mostly itself.
+
+    None where *task* is called as a function, and so part of the code that calls it.
+    """
     running, request = _running.get(), task.request
     if running is not None:
         # Called as a function, a task has a copy of the request that is there. Applied, it has one of its own.
-        return None if request.called_directly or request.id == running.id else request
-    if request.called_directly and current_task and current_task.app is task.app:
-        # By Celery itself, once a task has failed: its errback.
-        request = current_task.request
-    return None if request.called_directly else request
+        return None if request.called_directly or request.id == running.id else task
+    if not request.called_directly:
+        return task
+    if current_task and current_task.app is task.app and not current_task.request.called_directly:
+        return current_task  # Celery itself calls an errback, once the task has failed.
+    return None
+
+
+def _names(task: t.Any) -> tuple[str, str]:
+    """Return the *context* of a message, which is signed with it."""
+    return task.name, task.request.id or ""
 
 
 def _is_active(app: Flask) -> bool:
     ctx = flask_context.active()
     return ctx is not None and is_twin(ctx.app, app)
-
-
-def _replay(app: Flask, request: t.Any, run: Callable[..., t.Any], args: t.Any, kwargs: t.Any, task: object) -> t.Any:
-    return replay(app, _carried_by(request), _run_for, (request, run, args, kwargs), {}, shown=task)
 
 
 def _run_for(request: t.Any, run: Callable[..., t.Any], args: t.Any, kwargs: t.Any) -> t.Any:
@@ -138,21 +160,31 @@ def _carried_by(request: t.Any) -> str:
 
 
 def _send_task(wrapped: Callable[..., t.Any], celery_app: t.Any, args: t.Any, kwargs: dict[str, t.Any]) -> t.Any:
-    headers = kwargs.get("headers") or {}
-    # A retry has the headers of what it repeats.
-    if HEADER not in headers and (message := _to_carry(celery_app)):
-        kwargs = {**kwargs, "headers": {**headers, HEADER: message}}
-    return wrapped(*args, **kwargs)
+    def send(
+        name: str,
+        args: t.Any = None,
+        kwargs: t.Any = None,
+        countdown: t.Any = None,
+        eta: t.Any = None,
+        task_id: t.Any = None,
+        *rest: t.Any,
+        **options: t.Any,
+    ) -> t.Any:
+        task_id = task_id or uuid()
+        headers = options.get("headers") or {}
+        # A retry has the headers of the message that it repeats.
+        if HEADER not in headers and (message := _to_carry(celery_app, (name, task_id))):
+            options["headers"] = {**headers, HEADER: message}
+        return wrapped(name, args, kwargs, countdown, eta, task_id, *rest, **options)
+
+    return send(*args, **kwargs)
 
 
-def _to_carry(celery_app: t.Any) -> str:
+def _to_carry(celery_app: t.Any, names: tuple[str, str]) -> str:
+    carrier = getattr(celery_app, _ATTRIBUTE).carrier
     over = _running.get() is None and current_task and current_task.app is celery_app
     if over and not current_task.request.is_eager:
-        # Sent by Celery itself once the task is over, and its context gone: the next of a chain, a chord's body. Or by
-        # one of the task's handlers.
-        return _carried_by(current_task.request)
-    setup: _Setup = getattr(celery_app, _ATTRIBUTE)
-    ctx = flask_context.active()
-    if ctx is None or not is_twin(ctx.app, setup.app):
-        return ""  # A process may have several Flask apps; a task has the values of its own app only.
-    return take(setup.allowed, setup.settings)
+        # Sent by Celery itself once the task is over, and its context gone: the next task of a chain, or a chord's
+        # body. Or by one of the task's handlers.
+        return t.cast(str, carrier.forward(_carried_by(current_task.request), _names(current_task), names))
+    return t.cast(str, carrier.take(names))

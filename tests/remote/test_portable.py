@@ -52,30 +52,10 @@ def circle() -> list[t.Any]:
     return items
 
 
-PORTABLE = [
-    *(None, True, 0, -(2**70), 1.5, -0.0, float("inf"), "", "ä\u2028</script>", "\ud800"),
-    *([], [1, [None]], {}, {"b": {"a": [True]}, "a": 1}),
-]
-NOT_PORTABLE = [
-    *((1, 2), [(1,)], {"a": (1,)}, {1: "a"}, {None: 1}, {True: 1}, {1: 1, "1": 1}, {Markup("a"): 1}),
-    *(float("nan"), [float("nan")], b"bytes", {1}, Color.RED, {Color.RED: 1}, Markup("<b>"), 1j),
-    *(datetime.date(2026, 1, 1), uuid.UUID(int=1), decimal.Decimal("1.5"), collections.OrderedDict(a=1)),
-    *(object(), circle(), shop.connection, 10**5000),
-    # Equal to what comes back, and yet something else.
-    *([Color.RED], [[Markup("a")]], {"a": [True, Color.RED]}),
-]
-
-
-@pytest.mark.parametrize("value", PORTABLE, ids=ascii)
-def test_what_json_brings_back_equal_travels(app: Flask, value: object) -> None:
-    with app.app_context():
-        g.entry = value
-        back = carry(shop.look, shop.APP, g=("entry",))()["g"]["entry"]
-    assert (repr(back), type(back)) == (repr(value), type(value)) or back == value == {"b": {"a": [True]}, "a": 1}
-
-
-@pytest.mark.parametrize("value", NOT_PORTABLE, ids=lambda value: type(value).__qualname__)
-def test_what_json_does_not_bring_back_equal_is_refused(app: Flask, value: object) -> None:
+@pytest.mark.parametrize(
+    "value", [Color.RED, object(), circle(), [Markup("a")]], ids=lambda value: type(value).__name__
+)
+def test_what_would_not_arrive_equal_is_refused_where_it_is_sent(app: Flask, value: object) -> None:
     with app.app_context():
         g.fine, g.entry = 1, value
         executor = RemoteAppContextExecutor(Untouched(), shop.APP, g=("fine", "entry"))
@@ -84,102 +64,56 @@ def test_what_json_does_not_bring_back_equal_is_refused(app: Flask, value: objec
                 submit(shop.look)
             cls = type(value)
             name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
-            assert str(raised.value).startswith(f"g.entry ({name}) cannot be carried to another process: app.json ")
+            assert str(raised.value).startswith(f"g.entry ({name}) cannot be carried to another process: it contains")
             assert isinstance(raised.value, TypeError)
         executor = RemoteAppContextExecutor(ThreadPoolExecutor(1), shop.APP, g=("fine",), owned=True)
         with executor:
             assert executor.submit(shop.look).result(30)["g"] == {"fine": 1}
 
 
-def test_the_message_says_what_comes_back(app: Flask) -> None:
-    for value, back in (((1,), "list"), ({1: 1}, "another value"), (b"", "TypeError: Object of type bytes")):
-        with app.app_context(), pytest.raises(NotPortableError, match=rf"app.json (brings back|raises) {back}"):
-            g.entry = value
-            carry(shop.look, shop.APP, g=("entry",))
+def test_an_error_holds_neither_the_value_nor_its_text(app: Flask) -> None:
+    class Token(str):
+        pass
 
-
-def test_the_value_is_not_in_the_message(app: Flask) -> None:
     with app.app_context():
-        g.token = ("t0ken-ring",)
+        g.token = Token("t0ken-ring")
+        held = weakref.ref(g.token)
         with pytest.raises(NotPortableError) as raised:
             carry(shop.look, shop.APP, g=("token",))
-    assert "t0ken-ring" not in str(raised.value)
-
-
-class DatesToo(DefaultJSONProvider):
-    """A provider that carries dates; both sides have to have it."""
-
-    @staticmethod
-    def default(o: t.Any) -> t.Any:  # type: ignore[override]
-        return {"$date": o.isoformat()}
-
-    def loads(self, s: str | bytes, **kwargs: t.Any) -> t.Any:
-        def back(found: dict[str, t.Any]) -> t.Any:
-            return datetime.date.fromisoformat(found["$date"]) if "$date" in found else found
-
-        return super().loads(s, object_hook=back, **kwargs)
-
-
-def create_app_with_dates() -> Flask:
-    app = Flask("dates")
-    app.json = DatesToo(app)
-    return app
-
-
-def day() -> datetime.date:
-    return t.cast(datetime.date, g.day)
-
-
-def test_the_apps_own_json_decides() -> None:
-    with create_app_with_dates().app_context():
-        g.day = datetime.date(2026, 11, 22)
-        assert carry(day, f"{__name__}:create_app_with_dates", g=("day",))() == g.day
-
-
-class WithoutNothing(DefaultJSONProvider):
-    """A provider that loses something on the way."""
-
-    def loads(self, s: str | bytes, **kwargs: t.Any) -> t.Any:
-        return super().loads(str(s).replace(", null", ""), **kwargs)
-
-
-def test_what_the_apps_own_json_loses_is_refused() -> None:
-    app = Flask("loses")
-    app.json = WithoutNothing(app)
-    with app.app_context():
-        g.items = [1, None]
-        with pytest.raises(NotPortableError, match=r"g.items \(list\) .* app.json brings back another value"):
-            carry(shop.look, shop.APP, g=("items",))
-
-
-class NotTogether(DefaultJSONProvider):
-    """A provider that loses one of two things."""
-
-    def loads(self, s: str | bytes, **kwargs: t.Any) -> t.Any:
-        return super().loads(str(s).replace('"a": 1, "b": 2', '"a": 1'), **kwargs)
-
-
-def test_what_the_apps_own_json_loses_only_in_company_is_refused() -> None:
-    app = Flask("loses")
-    app.json = NotTogether(app)
-    with app.app_context():
-        g.a, g.b = 1, 2
-        with pytest.raises(NotPortableError, match=r"^g.a, g.b: app.json carries each of them back alone"):
-            carry(shop.look, shop.APP, g=("a", "b"))
+        error = raised.value
+        del raised, g.token
+    while error is not None:
+        assert "t0ken-ring" not in str(error)
+        error.__traceback__ = None
+        error = error.__context__ or error.__cause__  # type: ignore[assignment]
+    assert held() is None
 
 
 class Unwilling(DefaultJSONProvider):
+    """A provider that must not be asked."""
+
     def dumps(self, obj: t.Any, **kwargs: t.Any) -> str:
-        raise RecursionError("in the app's own JSON")
+        raise AssertionError
+
+    loads = dumps
 
 
-def test_a_request_goes_through_the_apps_own_json() -> None:
-    app = create_app_with_dates()
+def create_app_with_other_json() -> Flask:
+    app = shop.create_app()
+    app.teardown_appcontext_funcs.clear()
+    app.json = Unwilling(app)
+    return app
+
+
+def test_the_apps_own_json_does_not_matter() -> None:
+    app = shop.create_app(install=False)
+    app.teardown_appcontext_funcs.clear()
+    value = {"b": [datetime.date(2026, 11, 22)], "a": (decimal.Decimal("1.50"), uuid.UUID(int=1))}
     with shop.in_request(app):
-        assert "https" in carry(shop.look, shop.APP).__reduce__()[1][2]  # type: ignore[operator, index]
         app.json = Unwilling(app)
-        with pytest.raises(RecursionError, match="in the app's own JSON"):
-            carry(shop.look, shop.APP)
+        g.user_id = value
+        seen = carry(shop.look, f"{__name__}:create_app_with_other_json", g=("user_id",))()
+    assert (seen["g"], list(seen["g"]["user_id"]), seen["endpoint"]) == ({"user_id": value}, ["b", "a"], "order")
 
 
 def test_where_there_is_nothing_to_carry_nothing_is_sent(app: Flask) -> None:
@@ -324,40 +258,19 @@ def test_an_executor_keeps_the_settings_of_each_app_and_no_app(app: Flask) -> No
         assert held() is None
 
 
-class Shouting(DefaultJSONProvider):
-    """A provider that changes plain text."""
-
-    def loads(self, s: str | bytes, **kwargs: t.Any) -> t.Any:
-        return super().loads(str(s).replace("alice", "ALICE"), **kwargs)
-
-
-def test_of_the_apps_own_json_nothing_is_taken_for_granted() -> None:
-    app = Flask("shouts")
-    app.json = Shouting(app)
-    with app.app_context():
-        g.user_id = "alice"
-        with pytest.raises(NotPortableError, match=r"g.user_id \(str\) .* app.json brings back another value"):
-            carry(shop.user, shop.APP, g=("user_id",))
-
-
-def test_nor_where_flasks_own_has_got_another_method() -> None:
-    app = Flask("shouts")
-    app.json.loads = Shouting(app).loads  # type: ignore[method-assign]
-    with app.app_context():
-        g.user_id = "alice"
-        with pytest.raises(NotPortableError, match=r"g.user_id \(str\) .* app.json brings back another value"):
-            carry(shop.user, shop.APP, g=("user_id",))
-
-
-def test_what_stays_home_in_threads_has_a_way_out_of_its_own(app: Flask) -> None:
+def test_what_threads_do_not_inherit_has_a_way_out_of_its_own(app: Flask) -> None:
     app.config["FLASKTHREADS_AUTOPATCH_EXCLUDE"] = "user_*"
     with app.app_context():
         g.user_id, g.connection = "alice", shop.connection()
         for name, reason in (("user_id", r"excluded by 'user_\*'"), ("connection", ".*thread.*")):
-            with pytest.raises(NotPortableError, match=rf"^g.{name} .*: {reason}. It stays home in threads too: take"):
+            with pytest.raises(
+                NotPortableError, match=rf"^g.{name} .*: {reason}. Threads do not inherit it either: take"
+            ):
                 carry(shop.user, shop.APP, g=(name,))
         app.config["FLASKTHREADS_AUTOPATCH_EXCLUDE"] = ""
-        with pytest.raises(NotPortableError, match=r"^g.connection .*thread.*\. It stays home in threads too: take"):
+        with pytest.raises(
+            NotPortableError, match=r"^g.connection .*thread.*\. Threads do not inherit it either: take"
+        ):
             carry(shop.user, shop.APP, g=("connection",))
         g.connection.close()
 

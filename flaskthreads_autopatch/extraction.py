@@ -1,0 +1,166 @@
+"""What arrives: the message is read, checked and filtered, and a context is filled from it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+import typing as t
+from io import BytesIO
+from types import TracebackType
+
+from flask import Flask, Request
+from flask.sessions import SecureCookieSessionInterface
+
+from . import apps, flask_context, suppression, wire
+from .portable import URL, AllowList, is_header
+
+logger = logging.getLogger("flaskthreads_autopatch")
+
+_REQUIRED = ("REQUEST_METHOD", "wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT")
+
+
+class Arrived(t.NamedTuple):
+    """What is used of a message."""
+
+    entries: dict[str, t.Any]
+    environ: dict[str, str] | None
+
+
+_NOTHING = Arrived({}, None)
+
+
+def read(app: Flask, text: t.Any, allowed: AllowList | None) -> Arrived:
+    """Return what *allowed* names of the message *text*, for a task of *app*. Raises `CarrierError`.
+
+    Without an allow-list everything is used that a message of ours can hold.
+    """
+    if text is None or text == "":
+        return _NOTHING
+    message = wire.read(text)
+    sender, entries, environ = message.get("app"), message.get("g", {}), message.get("request")
+    if type(sender) not in (str, type(None)) or type(entries) is not dict:
+        raise wire.unusable("'app' must be text and 'g' an object")
+    if sender is not None and not apps.is_same(sender, own := apps.name_of(app)):
+        _warn_of_another(sender, own)
+        return _NOTHING
+    if allowed is not None:
+        entries = {name: entries[name] for name, _ in allowed.g if name in entries}
+    if environ is None or (allowed is not None and not allowed.environ):
+        return Arrived(entries, None)
+    return Arrived(entries, _environ(environ, allowed))
+
+
+def _environ(found: t.Any, allowed: AllowList | None) -> dict[str, str]:
+    if type(found) is not dict or not all(name in found for name in _REQUIRED):
+        raise wire.unusable(f"'request' must be an object with {', '.join(_REQUIRED)}")
+    if allowed is None:
+        environ = {name: value for name, value in found.items() if name in URL or is_header(name)}
+    else:
+        environ = {name: found[name] for name, _ in allowed.environ if name in found}
+    for value in environ.values():
+        # WSGI has the bytes of a header as text.
+        if type(value) is not str or not (value.isascii() or _is_latin(value)):
+            raise wire.unusable("'request' must hold text in latin-1")
+    environ.setdefault("QUERY_STRING", "")
+    return environ
+
+
+def _is_latin(text: str) -> bool:
+    try:
+        text.encode("latin-1")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=1024)
+def _warn_of_another(sender: str, own: str) -> None:
+    with suppression.suppress_inheritance():  # A logging handler may start a thread.
+        logger.warning(
+            "The context that was sent with a task is not used: the app %r it was taken from is not the worker's, which"
+            " is %r. Apps are compared by their import_name.",
+            sender,
+            own,
+        )
+
+
+class Extraction:
+    """A context manager: inside, a new context of *app* is active, filled from what *arrived*.
+
+    Each handler of ``teardown_appcontext`` runs at the end, as in a thread, and none of ``teardown_request``. An error
+    in one is logged, as one of *shown*, which stands for the code in the block.
+    """
+
+    __slots__ = ("_app", "_arrived", "_covered", "_ctx", "_entry", "_shown", "_state")
+
+    def __init__(self, app: Flask, arrived: Arrived, shown: object) -> None:
+        self._app = app
+        self._arrived: Arrived | None = arrived
+        self._shown = shown
+
+    def __enter__(self) -> None:
+        arrived, self._arrived = self._arrived, None
+        if arrived is None:
+            raise RuntimeError("A carried context can be entered once. Call extract() again for another block.")
+        self._covered = suppression.lift(), flask_context.hide_requests()
+        try:
+            self._ctx, self._state = _enter(self._app, arrived.environ, self._shown)
+        except BaseException:
+            self._uncover()
+            raise
+        try:
+            g = self._ctx.g
+            for name, value in arrived.entries.items():
+                # An entry that a receiver of appcontext_pushed has put there wins, as in a thread.
+                vars(g).setdefault(name, value)
+        except BaseException as error:
+            self._leave(error)
+            raise
+
+    def __exit__(self, exc_type: object, exc: BaseException | None, traceback: TracebackType | None) -> None:
+        self._leave(exc)
+
+    def _leave(self, error: BaseException | None) -> None:
+        try:
+            flask_context.leave(self._ctx, self._state, error, self._shown)
+        finally:
+            self._uncover()
+
+    def _uncover(self) -> None:
+        self._ctx = self._state = None
+        suppressed, requests = self._covered
+        flask_context.show_requests(requests)
+        suppression.restore(suppressed)
+
+
+def _enter(app: Flask, environ: dict[str, str] | None, shown: object) -> tuple[t.Any, t.Any]:
+    if environ is None:
+        return flask_context.enter(app, None, shown)
+    return flask_context.enter_with_request(app, _complete(environ), _without_cookie(app, environ), shown)
+
+
+def _without_cookie(app: Flask, environ: dict[str, str]) -> t.Any:
+    """Return the session that Flask's own interface would open, where that is certain; None where it must be asked.
+
+    The interface makes a signing serializer before it looks for the cookie, which is a third of the time that a request
+    context takes.
+    """
+    interface: t.Any = app.session_interface
+    others = type(interface) is not SecureCookieSessionInterface or vars(interface) or app.request_class is not Request
+    if others or not app.secret_key or "HTTP_COOKIE" in environ:
+        return None
+    return interface.session_class()
+
+
+def _complete(environ: dict[str, str]) -> dict[str, t.Any]:
+    """Return *environ* with everything that WSGI demands. The body is not carried: it is empty."""
+    return {
+        **environ,
+        "wsgi.version": (1, 0),
+        "wsgi.input": BytesIO(),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
