@@ -10,7 +10,7 @@ import typing as t
 from flask import Flask
 from flask.cli import ScriptInfo
 
-from .suppression import clean_context
+from .clean_context import clean_context
 
 
 class AppLoadError(RuntimeError):

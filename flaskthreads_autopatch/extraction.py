@@ -13,9 +13,8 @@ from flask import Flask, Request
 from flask.sessions import SecureCookieSessionInterface
 
 from . import apps, flask_context, suppression, wire
+from .log import log
 from .portable import URL, AllowList, is_header
-
-logger = logging.getLogger("flaskthreads_autopatch")
 
 _REQUIRED = ("REQUEST_METHOD", "wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT")
 
@@ -76,13 +75,13 @@ def _is_latin(text: str) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _warn_of_another(sender: str, own: str) -> None:
-    with suppression.suppress_inheritance():  # A logging handler may start a thread.
-        logger.warning(
-            "The context that was sent with a task is not used: the app %r it was taken from is not the worker's, which"
-            " is %r. Apps are compared by their import_name.",
-            sender,
-            own,
-        )
+    log(
+        logging.WARNING,
+        "The context that was sent with a task is not used: the app %r it was taken from is not the worker's, which"
+        " is %r. Apps are compared by their import_name.",
+        sender,
+        own,
+    )
 
 
 class Extraction:

@@ -29,14 +29,16 @@ class ParentRef(weakref.ref[AppContext]):
 
 def watched(ctx: AppContext) -> ParentRef:
     """The `ParentRef` of *ctx*, whose end is noted from now on."""
-    parent: ParentRef | None = getattr(ctx, _ATTRIBUTE, None)
+    state = vars(ctx)
+    parent: ParentRef | None = state.get(_ATTRIBUTE)
     if parent is None:
         # Without blinker, which Flask 2.2 does not require, the death of the context is its end.
         if hasattr(appcontext_tearing_down, "receivers"):
             appcontext_tearing_down.connect(_note_end)
-        parent = ParentRef(ctx, _note_death)
-        parent.ended = None
-        setattr(ctx, _ATTRIBUTE, parent)
+        made = ParentRef(ctx, _note_death)
+        made.ended = None
+        # A finalizer or a signal handler may have captured in this context since it was asked for (H32).
+        parent = state.setdefault(_ATTRIBUTE, made)
     return parent
 
 

@@ -9,6 +9,7 @@ wrapt gives None as the instance where somebody calls the attribute of the class
 from __future__ import annotations
 
 import contextvars
+import logging
 import threading
 import typing as t
 from collections.abc import Callable, Iterator
@@ -29,11 +30,13 @@ from .binding import (
     kept,
     target_of,
 )
+from .clean_context import clean_context
 from .flask_context import active, is_ending
 from .layers import PatchPoint
+from .log import log
 from .policy import Policy
-from .snapshot import Snapshot, capture, logger
-from .suppression import THREADS_INHERIT_CONTEXT, clean_context, is_suppressed, suppress_inheritance
+from .snapshot import Snapshot, capture
+from .suppression import THREADS_INHERIT_CONTEXT, is_suppressed
 
 Args = tuple[t.Any, ...]
 Kwargs = dict[str, t.Any]
@@ -77,10 +80,9 @@ def _thread_snapshot(policy: Policy, ctx: AppContext, thread: threading.Thread) 
 
 
 def _log_failure(what: object) -> None:
-    with suppress_inheritance():  # a logging handler may start a thread, which would fail, and be logged, and so on
-        # Two arguments: a single one is asked for its __class__ by logging, and may raise once more.
-        what_then = "which runs without one"
-        logger.exception("No snapshot of the app context could be taken for %r, %s.", what, what_then)
+    # Two arguments, because logging calls isinstance() on a single one, which may run the object's own __class__.
+    then = "which runs without one"
+    log(logging.ERROR, "No snapshot of the app context could be taken for %r, %s.", what, then, exc_info=True)
 
 
 def _init(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, args: Args, kwargs: Kwargs) -> None:

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from flask.ctx import AppContext
 
 from . import flask_context, parents
+from .names import printable
 
 if t.TYPE_CHECKING:
     from .snapshot import Snapshot
@@ -139,12 +140,7 @@ def table() -> str:
 
 def request_of(replay: Replay) -> str | None:
     """The lent request's method and path; None if none was lent."""
-    return None if replay.path is None else f"{replay.method} {printable(replay.path)}"
-
-
-def printable(text: str) -> str:
-    """*text* on one line: a path may contain anything that a client sends."""
-    return text if text.isprintable() else ascii(text)
+    return None if replay.path is None else f"{printable(str(replay.method))} {printable(replay.path)}"
 
 
 def _path(fn: t.Any) -> str:

@@ -5,6 +5,7 @@ As Flask's own signals they need blinker, which Flask 2.2 does not require.
 
 from __future__ import annotations
 
+import logging
 import threading
 import typing as t
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from flask.ctx import AppContext
 
 from . import flask_context, parents
 from .flask_context.teardown import send
+from .log import log
 from .register import Entry, describe, replays
 from .watch import overdue, say_ended
 
@@ -59,6 +61,6 @@ def _send(signal: t.Any, app: Flask, **values: t.Any) -> None:
     try:
         send(signal, app, **values)
     except Exception:
-        app.logger.exception(
-            "Error in a receiver of the signal %r in thread %r", signal.name, threading.current_thread().name
-        )
+        thread = threading.current_thread().name
+        message = "Error in a receiver of the signal %r in thread %r"
+        log(logging.ERROR, message, signal.name, thread, app=app, exc_info=True)

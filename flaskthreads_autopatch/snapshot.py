@@ -32,14 +32,15 @@ from flask.ctx import AppContext
 
 from . import flask_context, parents, signals
 from .catalogue import PLAIN_TYPES, THREAD_BOUND_NAMES
+from .clean_context import clean_context
 from .flask_context import MARK, foreign_request
+from .log import log, logger
+from .names import shown
 from .policy import Policy
 from .register import Kind, replays
 from .signals import inherited_receivers, released_receivers
-from .suppression import R, clean_context, suppress_inheritance
+from .suppression import R
 from .watch import overdue, watch
-
-logger = logging.getLogger("flaskthreads_autopatch")
 
 
 def capture(ctx: AppContext, policy: Policy, *, contextvars: bool = True) -> Snapshot | None:
@@ -252,18 +253,17 @@ _STAYED = "g.%s stayed home because it is a %s: %s. In a thread it is an Attribu
 
 @functools.lru_cache(maxsize=1024)
 def _say_once(name: str, cls: str, reason: str) -> None:
-    with suppress_inheritance():  # a logging handler may start a thread, whose capture would come here again
-        logger.debug(_STAYED, name, cls, reason)
+    log(logging.DEBUG, _STAYED, name, cls, reason)
 
 
 @functools.lru_cache(maxsize=1024)
 def _say_no_dict(cls: str) -> None:
-    with suppress_inheritance():  # as in _say_once
-        logger.warning(
-            "The entries of g are not inherited: app_ctx_globals_class is %s, whose instances have no __dict__. The app"
-            " and the request are. Take __slots__ out of the class, or set share=True.",
-            cls,
-        )
+    log(
+        logging.WARNING,
+        "The entries of g are not inherited: app_ctx_globals_class is %s, whose instances have no __dict__. The app"
+        " and the request are. Take __slots__ out of the class, or set share=True.",
+        cls,
+    )
 
 
 def _read_body(request: t.Any) -> None:
@@ -272,10 +272,9 @@ def _read_body(request: t.Any) -> None:
     try:
         request.get_data(parse_form_data=True)
     except Exception:
-        with suppress_inheritance():  # as in _say_once
-            logger.warning(
-                "preload: reading the body of %r failed; the thread starts without it.", request, exc_info=True
-            )
+        # The request's repr has method and URL as the client has sent them.
+        message = "preload: reading the body of %s failed; the thread starts without it."
+        log(logging.WARNING, message, shown(request), exc_info=True)
 
 
 def is_inherited() -> bool:

@@ -1,4 +1,4 @@
-"""`suppress_inheritance`, and what starts in context variables that are clean of it and of Flask's contexts."""
+"""`suppress_inheritance`, and whether Python itself has threads inherit context variables."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import sys
 import typing as t
 from collections.abc import Callable
 
-from . import flask_context
-
 P = t.ParamSpec("P")
 R = t.TypeVar("R")
 
-_suppressed: contextvars.ContextVar[bool] = contextvars.ContextVar("flaskthreads_autopatch.suppressed", default=False)
+suppressed: contextvars.ContextVar[bool] = contextvars.ContextVar("flaskthreads_autopatch.suppressed", default=False)
+"""True inside `suppress_inheritance`."""
 
 
 class _Suppression:
@@ -22,10 +21,10 @@ class _Suppression:
         self._tokens: list[contextvars.Token[bool]] = []
 
     def __enter__(self) -> None:
-        self._tokens.append(_suppressed.set(True))
+        self._tokens.append(suppressed.set(True))
 
     def __exit__(self, *exc_info: object) -> None:
-        _suppressed.reset(self._tokens.pop())
+        suppressed.reset(self._tokens.pop())
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
@@ -64,27 +63,20 @@ def suppress_inheritance(fn: Callable[..., t.Any] | None = None, /) -> t.Any:
     return _Suppression() if fn is None else _Suppression()(fn)
 
 
-is_suppressed = _suppressed.get
+is_suppressed = suppressed.get
 
 
 def lift() -> contextvars.Token[bool] | None:
     """Have what is started from here on inherit, until `restore` is called with the result."""
-    return _suppressed.set(False) if _suppressed.get() else None
+    return suppressed.set(False) if suppressed.get() else None
 
 
 def restore(token: contextvars.Token[bool] | None) -> None:
     """Take `lift` back."""
     if token is not None:
-        _suppressed.reset(token)
+        suppressed.reset(token)
 
 
 THREADS_INHERIT_CONTEXT = bool(getattr(sys.flags, "thread_inherit_context", False))
 """Whether a thread starts with its starter's context variables: on free-threaded builds since 3.14, and with
 ``-X thread_inherit_context=1``."""
-
-
-def clean_context() -> contextvars.Context:
-    """A copy of the current context variables, without Flask's contexts and without `suppress_inheritance`."""
-    context = flask_context.without_flask()
-    context.run(_suppressed.set, False)
-    return context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import platform
 import sys
@@ -17,9 +18,9 @@ from flask import Flask
 from . import __version__, dump_signal, parents
 from .environment import say
 from .layers import Layers
+from .log import log
 from .points import LATE_POINTS, POINTS
 from .policy import ENVIRONMENT, Policy, PolicyError, resolve
-from .snapshot import logger
 from .suppression import THREADS_INHERIT_CONTEXT
 
 EXTENSION = "flaskthreads_autopatch"
@@ -171,7 +172,7 @@ def _adopt(app: Flask) -> Policy | None:
             policy = app.extensions[EXTENSION] = resolve(_state.keywords, app.config, os.environ)
         except PolicyError:
             _state.refused.add(app)
-            logger.exception("The threads of %r do not inherit its context.", app)
+            log(logging.ERROR, "The threads of %r do not inherit its context.", app, exc_info=True)
             return None
         _state.apps.add(app)
         return policy

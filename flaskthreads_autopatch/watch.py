@@ -1,14 +1,18 @@
 """The warning for the forgotten thread: it still runs, long after its parent's context has ended.
 
-Who watches is one daemon thread. It is started when a policy with ``warn_after`` captures, looks at the register now
-and then, and ends when no snapshot of such a policy is left.
+A single daemon thread, the watcher, looks at the register periodically. It starts with the first snapshot whose policy
+sets ``warn_after``, and ends when no such snapshot is left.
+
+Nothing here takes a lock. A finalizer or a signal handler may interrupt a capture and capture as well, in the same
+thread, which would then wait without end for a lock that it holds itself (H32). Every change is a single operation on a
+dictionary, or on an attribute, instead. In a race, or in a forked process, a second watcher may be started; the older
+one then ends.
 """
 
 from __future__ import annotations
 
 import contextvars
 import logging
-import os
 import threading
 import time
 import typing as t
@@ -17,12 +21,12 @@ import weakref
 from flask.ctx import AppContext
 
 from . import parents
-from .register import Replay, describe, going_on, replays, request_of, thread_names
+from .log import log
+from .names import printable, text_of
+from .register import Entry, Replay, describe, going_on, replays, request_of, thread_names
 
 if t.TYPE_CHECKING:
     from .snapshot import Snapshot
-
-_logger = logging.getLogger("flaskthreads_autopatch")
 
 
 class Overdue(t.NamedTuple):
@@ -32,97 +36,119 @@ class Overdue(t.NamedTuple):
     parent: weakref.ref[AppContext]
 
 
-overdue: dict[AppContext, Overdue] = {}
-"""The replays that have been warned of and still run, as in `register.replays`. Whoever takes one out tells its end."""
+overdue: dict[AppContext, Overdue | None] = {}
+"""The replays that have been warned of and still run, as in `register.replays`; None for one that cannot be described.
+Whoever takes one out tells its end."""
 
 
 def watch(snapshot: Snapshot) -> None:
     """Have the replays of *snapshot*, whose policy has ``warn_after``, watched as long as there can be any."""
-    with _state.lock:
-        _state.snapshots.append(weakref.ref(snapshot))
-        if _state.thread is None or not _state.thread.is_alive():
-            # In there no context is active that it could inherit, and no variable that a thread may keep (H15).
-            try:
-                _state.thread = contextvars.Context().run(_start)
-            except RuntimeError as error:  # as at the end of the process
-                # Its text: who keeps the record would keep the error, and by its traceback the snapshot.
-                _logger.warning("warn_after: the thread that watches could not be started: %s.", str(error))
+    # Note the snapshot first, and look for the watcher afterwards. The watcher works in the opposite order at its end:
+    # it announces the end, and looks for snapshots afterwards. So one of the two sees the other.
+    _state.snapshots[weakref.ref(snapshot, _forget)] = snapshot.warn_after or 0.0
+    watcher = _state.thread
+    if watcher is not None and watcher.is_alive() and not watcher.ends:
+        return
+    try:
+        # In there no context is active that the watcher could inherit, and no variable that a thread may keep (H15).
+        contextvars.Context().run(_start_watcher)
+    except Exception as error:  # as at the end of the process
+        # Log the message, not the exception: a stored log record would keep the exception alive and, through its
+        # traceback, the snapshot.
+        log(logging.WARNING, "warn_after: the thread that watches could not be started: %s.", str(error))
 
 
 def say_ended(late: Overdue) -> None:
-    """The second warning of *late*."""
+    """Log the second warning of *late*."""
     _say(late, "has ended")
 
 
-def _start() -> threading.Thread:
-    thread = threading.Thread(target=_watch, name="flaskthreads_autopatch.watch", daemon=True)
-    thread.start()
-    return thread
+class _Watcher(threading.Thread):
+    """The thread that looks at the register."""
 
+    ends = False
+    """Whether it has seen that there is nothing left to watch."""
 
-def _watch() -> None:
-    interval = _look()
-    while interval is not None:
-        time.sleep(interval)
-        interval = _look()
-
-
-def _look() -> float | None:
-    """Warn of what is overdue. Returns the seconds until the next look; None at the end."""
-    for ctx, entry in going_on():
-        snapshot = entry[2]
-        if snapshot.warn_after is None or ctx in overdue:
-            continue
-        seconds = parents.seconds_over(snapshot.parent)
-        if seconds is None or seconds < snapshot.warn_after:
-            continue
-        names = thread_names()
-        if ctx not in replays:
-            continue
-        late = Overdue(describe(entry, names.get(entry[0])), snapshot.parent)
-        _say(late, "still runs")
-        overdue[ctx] = late
-        # It may have ended meanwhile, and not have seen itself in there.
-        if ctx not in replays and overdue.pop(ctx, None) is not None:
-            say_ended(late)
-    with _state.lock:
-        alive = [(ref, kept.warn_after or 0.0) for ref in _state.snapshots if (kept := ref()) is not None]
-        _state.snapshots = [ref for ref, _ in alive]
-        if not alive:
-            _state.thread = None
-            return None
-    return min(1.0, max(0.01, min(seconds for _, seconds in alive) / 10))
-
-
-def _say(late: Overdue, what: str) -> None:
-    replay = late.replay
-    place = request_of(replay)
-    _logger.warning(
-        "Thread %r %s %s, a %s of app %r, %.1f s after the end of %s.",
-        replay.thread_name,
-        what,
-        replay.callable,
-        replay.kind,
-        replay.app,
-        parents.seconds_over(late.parent) or 0.0,
-        "the app context that it inherits" if place is None else f"its request, {place}",
-    )
+    def run(self) -> None:
+        try:
+            while _state.thread is self:
+                interval = _look()
+                if interval is not None:
+                    time.sleep(interval)
+                    continue
+                self.ends = True
+                if not _state.snapshots:
+                    return
+                self.ends = False
+        finally:
+            self.ends = True
 
 
 class _State:
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.thread: threading.Thread | None = None
-        self.snapshots: list[weakref.ref[Snapshot]] = []
+        self.thread: _Watcher | None = None
+        """The watcher that was started last."""
+        self.snapshots: dict[weakref.ref[Snapshot], float] = {}
+        """The living snapshots that are watched, and the ``warn_after`` of each."""
 
 
 _state = _State()
 
 
-def _after_fork() -> None:
-    # It may have been held by another thread, which is not there, as the one that watches is not.
-    _state.lock = threading.Lock()
+def _forget(ref: weakref.ref[Snapshot]) -> None:
+    _state.snapshots.pop(ref, None)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+def _start_watcher() -> None:
+    _state.thread = watcher = _Watcher(name="flaskthreads_autopatch.watch", daemon=True)
+    watcher.start()
+
+
+def _look() -> float | None:
+    """Warn of what is overdue. Return the seconds until the next look; None if there is nothing left to watch."""
+    for ctx, entry in going_on():
+        if entry[2].warn_after is None or ctx in overdue:
+            continue
+        try:
+            _warn_if_overdue(ctx, entry, entry[2].warn_after)
+        except Exception as error:
+            # One replay that cannot be described must not hide the others, nor be reported at every look.
+            overdue[ctx] = None
+            if ctx not in replays:
+                overdue.pop(ctx, None)
+            message = "warn_after: a replay that may be overdue cannot be described, and is not watched any more: %s"
+            log(logging.ERROR, message, text_of(error))
+    seconds = min(_state.snapshots.copy().values(), default=None)
+    return None if seconds is None else min(1.0, max(0.01, seconds / 10))
+
+
+def _warn_if_overdue(ctx: AppContext, entry: Entry, warn_after: float) -> None:
+    parent = entry[2].parent
+    seconds = parents.seconds_over(parent)
+    if seconds is None or seconds < warn_after:
+        return
+    names = thread_names()
+    if ctx not in replays:
+        return
+    late = Overdue(describe(entry, names.get(entry[0])), parent)
+    _say(late, "still runs")
+    overdue[ctx] = late
+    # The replay may have ended just before it was added to `overdue`. In that case its end is reported here.
+    if ctx not in replays and overdue.pop(ctx, None) is not None:
+        say_ended(late)
+
+
+def _say(late: Overdue, what: str) -> None:
+    replay = late.replay
+    place = request_of(replay)
+    log(
+        logging.WARNING,
+        "Thread %r %s %s, a %s of app %r, %.1f s after the end of %s.",
+        replay.thread_name,
+        what,
+        printable(replay.callable),
+        replay.kind,
+        replay.app,
+        parents.seconds_over(late.parent) or 0.0,
+        "the app context that it inherits" if place is None else f"its request, {place}",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import sys
 import threading
 import time
@@ -121,6 +122,26 @@ def test_a_capture_is_not_kept_from_its_work_where_nobody_can_watch(
     assert replay() == "alice"
     del replay
     join(watcher)
+
+
+def test_h36_a_capture_is_not_kept_from_its_work_where_that_cannot_be_logged(
+    app: Flask, no_more_threads: Refuse
+) -> None:
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise ZeroDivisionError(record.getMessage())
+
+    logger, handler = logging.getLogger("flaskthreads_autopatch"), Broken()
+    logger.addHandler(handler)
+    flaskthreads_autopatch.install(app, warn_after=0.01)
+    try:
+        with app.app_context():
+            g.user = "alice"
+            with no_more_threads():
+                replay = flaskthreads_autopatch.copy_current_app_context(lambda: g.user)
+    finally:
+        logger.removeHandler(handler)
+    assert replay() == "alice"
 
 
 @pytest.mark.parametrize("made_inside", [True, False])

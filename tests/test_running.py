@@ -545,7 +545,7 @@ def test_nobody_watches_where_nobody_asks(installed: Flask, no_watcher: None) ->
     with installed.app_context(), context_released.connected_to(lambda sender, **values: None):
         copy_current_app_context(int)
     assert len(appcontext_tearing_down.receivers) == before + 1
-    assert watch._state.thread is None
+    assert not is_watched()
 
 
 @needs_blinker
@@ -600,16 +600,22 @@ def heard() -> Iterator[Warnings]:
     logger.removeHandler(handler)
 
 
+def is_watched() -> bool:
+    """Whether the thread that watches is there."""
+    thread = watch._state.thread
+    return thread is not None and thread.is_alive()
+
+
 @pytest.fixture
 def no_watcher() -> Iterator[None]:
     """No thread watches before the test, and none is left after it."""
-    assert watch._state.thread is None
+    assert not is_watched()
     yield
     gc.collect()  # an error that has ended a thread may hold a snapshot
     thread = watch._state.thread
     if thread is not None:
         thread.join(LIMIT)
-    assert watch._state.thread is None
+    assert not is_watched()
 
 
 def test_a_thread_that_outlives_its_request_warns_twice(app: Flask, heard: Warnings, no_watcher: None) -> None:
@@ -787,11 +793,11 @@ def test_what_ends_while_names_are_looked_up_is_not_warned_of(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_another_thread_watches_where_a_logging_handler_has_ended_the_first(
+def test_another_thread_watches_where_an_exit_in_a_logging_handler_has_ended_the_first(
     app: Flask, gate: Gate, heard: Warnings, no_watcher: None
 ) -> None:
     flaskthreads_autopatch.install(app, warn_after=0.01)
-    logger, handler = logging.getLogger("flaskthreads_autopatch"), Late(lambda: 1 / 0)
+    logger, handler = logging.getLogger("flaskthreads_autopatch"), Late(sys.exit)
     logger.addHandler(handler)
     try:
         with app.app_context():
@@ -882,7 +888,7 @@ import logging, os, signal, sys, threading
 from flask import Flask
 import flaskthreads_autopatch
 from flaskthreads_autopatch import watch
-heard, warned, opened, held = [], threading.Semaphore(0), threading.Event(), threading.Event()
+heard, warned, opened = [], threading.Semaphore(0), threading.Event()
 class Tell(logging.Handler):
     def emit(self, record):
         heard.append(record.getMessage().split(", a thread")[0])
@@ -899,18 +905,11 @@ def start(name):
         thread.start()
         entered.wait(60)
     return thread
-def hold():
-    with watch._state.lock:
-        held.set()
-        opened.wait(60)
 threads = [start("parents")]
 warned.acquire()
-threads.append(threading.Thread(target=hold))
-threads[-1].start()
-held.wait(60)
 child = os.fork()
 if not child:
-    # Neither the thread that watches is here, nor the one that holds its lock, nor the one that was warned of.
+    # Neither the thread that watches is here, nor the one that was warned of.
     signal.alarm(30)
     heard.clear()
     watch.overdue.clear()
@@ -981,6 +980,55 @@ def test_dump_keeps_each_row_on_a_line(installed: Flask, gate: Gate) -> None:
         thread.join(LIMIT)
     *_, row = out.getvalue().splitlines()
     assert row.split()[:5] == ["thread", r"'a\nb\udcff'", f"{__name__}:Gate", "tests", "-"]
+
+
+TERMINAL = "GE\x1b]0;OWNED\x07\x1b[2J\nT\u202e\x9b31M"
+"""A method, as a client may send one: a terminal would obey it."""
+
+
+def test_h39_the_method_of_a_request_is_printable_in_the_table(installed: Flask, gate: Gate) -> None:
+    with installed.test_request_context("/a b", environ_overrides={"REQUEST_METHOD": TERMINAL}):
+        thread = start(gate, f"export of {TERMINAL}")
+        assert gate.entered.wait(LIMIT)
+        flaskthreads_autopatch.dump(out := io.StringIO())
+        [replay] = running()
+        gate.opened.set()
+        thread.join(LIMIT)
+    *_, row = out.getvalue().splitlines()
+    assert row.isprintable() and ascii(TERMINAL) in row
+    # The fields themselves are what they are: for a program, not for a terminal.
+    assert (replay.method, replay.path) == (TERMINAL, "/a b")
+
+
+def test_h39_the_method_of_a_request_is_printable_in_the_warnings(
+    app: Flask, gate: Gate, heard: Warnings, no_watcher: None
+) -> None:
+    flaskthreads_autopatch.install(app, warn_after=0.01)
+    with app.test_request_context("/a\x1b", environ_overrides={"REQUEST_METHOD": TERMINAL}):
+        thread = start(gate, TERMINAL)
+        assert gate.entered.wait(LIMIT)
+    texts = [heard.get(timeout=LIMIT).getMessage()]
+    gate.opened.set()
+    thread.join(LIMIT)
+    texts.append(heard.get(timeout=LIMIT).getMessage())
+    for text in texts:
+        assert text.isprintable() and text.endswith(rf"its request, {TERMINAL!a} '/a\x1b'.")
+
+
+def test_h39_a_request_whose_body_cannot_be_read_is_printable(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    class Gone(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: object) -> int:
+            raise OSError("the client has gone")
+
+    flaskthreads_autopatch.install(app, preload=True)
+    environ = {"REQUEST_METHOD": TERMINAL, "wsgi.input": Gone(), "CONTENT_LENGTH": "5"}
+    with app.test_request_context("/a\x1b", environ_overrides=environ):
+        in_thread(int)
+    texts = warnings_in(caplog)
+    assert texts and all(text.startswith("preload: ") and text.isprintable() for text in texts)
 
 
 def test_dump_writes_nothing_where_there_is_no_stderr(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import sys
 import threading
 import typing as t
@@ -15,6 +16,9 @@ from collections.abc import Mapping
 
 from flask import Flask
 from flask.signals import appcontext_tearing_down
+
+from ..log import log
+from ..names import name_of_callable
 
 # blinker runs async receivers through this keyword since 1.6; an earlier one would hand it to the receivers.
 _takes_async_wrapper = "_async_wrapper" in inspect.signature(appcontext_tearing_down.send).parameters
@@ -106,8 +110,11 @@ def is_called_by_teardown() -> bool:
 
 def log_error(app: Flask, fn: object) -> None:
     """Log the exception that is being handled as one in the teardown of *fn*'s context."""
-    app.logger.exception(
+    log(
+        logging.ERROR,
         "Error in the teardown of the app context inherited by %s in thread %r",
-        getattr(fn, "__qualname__", fn),
+        name_of_callable(fn),
         threading.current_thread().name,
+        app=app,
+        exc_info=True,
     )

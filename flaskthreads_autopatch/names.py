@@ -1,0 +1,36 @@
+"""How things are written in a message."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    """Return *text* if all of it can be printed, else its escaped form.
+
+    The method and the path of a request may contain whatever a client sends. A message or a row of a table stays on
+    its line, and holds nothing that a terminal obeys (H39).
+    """
+    return text if text.isprintable() else ascii(text)
+
+
+def name_of_callable(fn: object) -> str:
+    """Return the qualified name of a callable, or else its text, ready to be printed. Does not raise."""
+    try:
+        return printable(str(getattr(fn, "__qualname__", fn)))
+    except Exception:
+        return f"a {type(fn).__qualname__}"
+
+
+def shown(value: object) -> str:
+    """Return the `repr` of *value*, ready to be printed. Does not raise."""
+    try:
+        return printable(repr(value))
+    except Exception:
+        return f"a {type(value).__qualname__}"
+
+
+def text_of(error: BaseException) -> str:
+    """Return type and message of an exception, ready to be printed. Does not raise."""
+    try:
+        return printable(f"{type(error).__name__}: {error}")
+    except Exception:
+        return type(error).__name__
