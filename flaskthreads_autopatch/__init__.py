@@ -18,14 +18,9 @@ if TYPE_CHECKING:
     from .explicit import copy_current_app_context as copy_current_app_context
     from .policy import Policy as Policy
     from .policy import PolicyError as PolicyError
-    from .register import Replay as Replay
-    from .register import dump as dump
-    from .register import running as running
     from .remote import RemoteAppContextExecutor as RemoteAppContextExecutor
     from .remote import carry as carry
-    from .signals import context_inherited as context_inherited
-    from .signals import context_released as context_released
-    from .snapshot import is_inherited as is_inherited
+    from .replay import is_inherited as is_inherited
     from .suppression import suppress_inheritance as suppress_inheritance
     from .switch import disable as disable
     from .switch import enable as enable
@@ -33,6 +28,11 @@ if TYPE_CHECKING:
     from .switch import is_enabled as is_enabled
     from .switch import status as status
     from .switch import uninstall as uninstall
+    from .visibility.registry import Replay as Replay
+    from .visibility.registry import dump as dump
+    from .visibility.registry import running as running
+    from .visibility.signals import context_inherited as context_inherited
+    from .visibility.signals import context_released as context_released
 
 __version__ = "0.1.0"
 
@@ -42,21 +42,21 @@ _HOMES = {
     "Carrier": "carrier",
     "CarrierError": "carrier",
     "carry": "remote",
-    "context_inherited": "signals",
-    "context_released": "signals",
+    "context_inherited": "visibility.signals",
+    "context_released": "visibility.signals",
     "copy_current_app_context": "explicit",
     "disable": "switch",
-    "dump": "register",
+    "dump": "visibility.registry",
     "enable": "switch",
     "install": "switch",
     "is_enabled": "switch",
-    "is_inherited": "snapshot",
+    "is_inherited": "replay",
     "NotPortableError": "carrier",
     "Policy": "policy",
     "PolicyError": "policy",
     "RemoteAppContextExecutor": "remote",
-    "Replay": "register",
-    "running": "register",
+    "Replay": "visibility.registry",
+    "running": "visibility.registry",
     "status": "switch",
     "suppress_inheritance": "suppression",
     "ThreadPoolWithAppContextExecutor": "explicit",

@@ -11,6 +11,7 @@ import wrapt
 from flask import Flask
 
 from . import flask_context
+from .replay import replay
 from .snapshot import Snapshot
 from .suppression import P, R
 
@@ -33,9 +34,9 @@ class BoundCallable(_Proxy):
         try:
             if snapshot is None:
                 return self.__wrapped__(*args, **kwargs)
-            return snapshot.replay(self.__wrapped__, args, kwargs)
+            return replay(snapshot, self.__wrapped__, args, kwargs)
         finally:
-            # See Snapshot.replay: a kept exception keeps this frame.
+            # See `replay`: a kept exception keeps this frame.
             del self, args, kwargs, snapshot
 
 
@@ -49,7 +50,7 @@ class BoundTask(BoundCallable):
             snapshot, self._self_snapshot = self._self_snapshot, None
             if snapshot is None:
                 return self.__wrapped__(*args, **kwargs)
-            return snapshot.replay(self.__wrapped__, args, kwargs)
+            return replay(snapshot, self.__wrapped__, args, kwargs)
         finally:
             del self, args, kwargs, snapshot
 
@@ -77,7 +78,7 @@ class BoundCallback(BoundTask):
                 or (ctx is not None and not flask_context.is_inherited(ctx))
             ):
                 return self.__wrapped__(*args, **kwargs)
-            return snapshot.replay(self.__wrapped__, args, kwargs, "callback")
+            return replay(snapshot, self.__wrapped__, args, kwargs, "callback")
         finally:
             del self, args, kwargs, snapshot, ctx
 
@@ -166,7 +167,7 @@ class BoundRun:
         try:
             if snapshot is None or (self.holds is not None and not self.holds(snapshot.app)):
                 return run()
-            return snapshot.replay(run, (), {}, "thread", target_of(thread))
+            return replay(snapshot, run, (), {}, "thread", target_of(thread))
         finally:
             del self, thread, run, snapshot
 

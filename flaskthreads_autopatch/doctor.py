@@ -16,7 +16,7 @@ from flask import Flask, current_app, g, has_app_context
 
 from .environment import VARIABLE
 from .policy import OPTIONS, Policy
-from .snapshot import is_inherited
+from .replay import is_inherited
 from .switch import Status, policy_for
 
 _ENTRY = "flaskthreads_autopatch_doctor"

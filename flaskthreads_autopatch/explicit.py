@@ -9,8 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from . import flask_context
 from .binding import BoundRun, bind, bind_once, bind_run, keep, kept
+from .capture import capture
 from .clean_context import clean_context
-from .snapshot import Snapshot, capture
+from .snapshot import Snapshot
 from .suppression import THREADS_INHERIT_CONTEXT, P, R, suppress_inheritance
 from .switch import policy_or_default
 

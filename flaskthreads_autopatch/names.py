@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import typing as t
+
 
 def printable(text: str) -> str:
     """Return *text* if all of it can be printed, else its escaped form.
@@ -34,3 +37,18 @@ def text_of(error: BaseException) -> str:
         return printable(f"{type(error).__name__}: {error}")
     except Exception:
         return type(error).__name__
+
+
+def path_of(fn: t.Any) -> str:
+    """Return a callable as ``module:qualname``: a `functools.partial` as its function, an object as its class."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    module, qualname = getattr(fn, "__module__", None), getattr(fn, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(qualname, str):
+        return path_of_class(type(fn))
+    return f"{module}:{qualname}"
+
+
+def path_of_class(cls: type) -> str:
+    """Return a class as ``module:qualname``."""
+    return f"{cls.__module__}:{cls.__qualname__}"

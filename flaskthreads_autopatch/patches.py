@@ -30,12 +30,13 @@ from .binding import (
     kept,
     target_of,
 )
+from .capture import capture
 from .clean_context import clean_context
 from .flask_context import active, is_ending
 from .layers import PatchPoint
 from .log import log
 from .policy import Policy
-from .snapshot import Snapshot, capture
+from .snapshot import Snapshot
 from .suppression import THREADS_INHERIT_CONTEXT, is_suppressed
 
 Args = tuple[t.Any, ...]

@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import typing as t
 from collections.abc import Iterator, Sized
-from threading import get_ident
-from time import monotonic
 from types import SimpleNamespace
 
-from . import flask_context, signals
 from .binding import Lease
-from .register import replays
-from .signals import inherited_receivers, released_receivers
-from .snapshot import Snapshot, _fill, _hide
-from .watch import overdue
+from .replay import begin, end, own_variables
+from .snapshot import Snapshot
 
 
 class BoundItems:
@@ -35,7 +30,7 @@ class BoundItems:
         if snapshot is None:
             yield from self._items
             return
-        context = snapshot._own_context()
+        context = own_variables(snapshot)
         reading = read(snapshot, self._items)
         try:
             while True:
@@ -63,22 +58,11 @@ _NO_LEASE = Lease(None)
 
 
 def read(snapshot: Snapshot, items: t.Any) -> t.Generator[t.Any, None, None]:
-    """Yield *items*. Does what `Snapshot.replay` does, which cannot be suspended between two of them."""
-    ctx: t.Any = None
-    token = error = own_g = entry = None
-    entries = snapshot._entries
-    shown = _shown(items)
+    """Yield *items*. Does what `replay` does, which cannot be suspended between two of them."""
+    replaying = error = None
     try:
-        ctx, token = flask_context.enter(snapshot.app, snapshot.lent, shown)
-        own_g = ctx.g
-        entry = replays[ctx] = get_ident(), monotonic(), snapshot, shown, "task"
+        replaying = begin(snapshot, _shown(items))
         try:
-            if snapshot._shared_g is not None:
-                ctx.g = snapshot._shared_g
-            elif entries is not None:
-                entries = _fill(own_g.__dict__, entries)
-            if inherited_receivers:
-                signals.begin(ctx)
             # "yield from" would close a generator that the caller still has a reference to.
             for item in items:  # noqa: UP028 - see above
                 yield item
@@ -88,17 +72,9 @@ def read(snapshot: Snapshot, items: t.Any) -> t.Generator[t.Any, None, None]:
             error = exc
             raise
         finally:
-            ctx.g = own_g
-            if entries is not None:
-                _hide(own_g.__dict__, entries)
-            try:
-                flask_context.leave(ctx, token, error, shown)
-            finally:
-                del replays[ctx]
-                if released_receivers or overdue:
-                    signals.end(ctx, entry, error)
+            end(replaying, error)
     finally:
-        del snapshot, items, shown, ctx, token, error, own_g, entry, entries
+        del snapshot, items, replaying, error  # See `replay`.
 
 
 def _shown(items: t.Any) -> t.Any:

@@ -15,13 +15,14 @@ from types import TracebackType
 
 from flask import Flask
 
-from . import __version__, dump_signal, parents
+from . import __version__
 from .environment import say
 from .layers import Layers
 from .log import log
 from .points import LATE_POINTS, POINTS
 from .policy import ENVIRONMENT, Policy, PolicyError, resolve
 from .suppression import THREADS_INHERIT_CONTEXT
+from .visibility import dump_signal, parents
 
 EXTENSION = "flaskthreads_autopatch"
 """Under this name an app's policy stands in ``app.extensions``."""
@@ -181,7 +182,7 @@ def _adopt(app: Flask) -> Policy | None:
 def _revert() -> None:
     _state.patches.revert()
     dump_signal.uninstall()
-    parents.watch_no_more()
+    parents.stop_watching()
 
 
 def _forget(app: Flask) -> None:

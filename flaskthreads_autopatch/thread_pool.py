@@ -17,6 +17,7 @@ from .flask_context import active
 from .layers import PatchPoint
 from .patches import Args, Kwargs, PolicyFor, Wrapped, snapshot_for
 from .reading import BoundItems, BoundSizedItems, read
+from .replay import replay
 from .snapshot import Snapshot
 
 Bound = tuple[BoundCallable, ...]
@@ -89,7 +90,7 @@ class BoundEnd(BoundTask):
         snapshot, self._self_snapshot = self._self_snapshot, None
         if snapshot is None:
             return self.__wrapped__(*args, **kwargs)
-        return snapshot.replay(self.__wrapped__, args, kwargs, "callback")
+        return replay(snapshot, self.__wrapped__, args, kwargs, "callback")
 
 
 def _bind_with_ends(policy_for: PolicyFor, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs, Bound]:
@@ -185,7 +186,7 @@ class _ForLeased(BoundCallable):
         try:
             if snapshot is None:
                 return self.__wrapped__(leased.item)
-            return snapshot.replay(self.__wrapped__, (leased.item,), {})
+            return replay(snapshot, self.__wrapped__, (leased.item,), {})
         except BaseException:
             chunk.clear()  # The rest of the chunk is dropped, and kept by the traceback.
             raise

@@ -29,8 +29,9 @@ from flask import (
 from flask.signals import Namespace
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch import AppContextThread, ThreadPoolWithAppContextExecutor, flask_context, watch
+from flaskthreads_autopatch import AppContextThread, ThreadPoolWithAppContextExecutor, flask_context
 from flaskthreads_autopatch.binding import kept
+from flaskthreads_autopatch.visibility import overdue
 
 from .conftest import changed
 
@@ -117,7 +118,7 @@ def test_a_capture_is_not_kept_from_its_work_where_nobody_can_watch(
         ]
         # The next one has it started.
         flaskthreads_autopatch.copy_current_app_context(int)
-        watcher = watch._state.thread
+        watcher = overdue._state.watcher
         assert watcher is not None
     assert replay() == "alice"
     del replay

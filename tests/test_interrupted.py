@@ -15,7 +15,8 @@ HARNESS = """
 import gc, os, signal, sys, threading, weakref
 from flask import Flask, g
 import flaskthreads_autopatch
-from flaskthreads_autopatch import flask_context, is_inherited, switch, watch
+from flaskthreads_autopatch import flask_context, is_inherited, switch
+from flaskthreads_autopatch.visibility import overdue
 
 KIND = sys.argv[1]
 PACKAGE = os.path.dirname(flaskthreads_autopatch.__file__)
@@ -44,7 +45,7 @@ def interrupted(files, operation, interrupt):
         def trace(frame, event, arg):
             nonlocal left
             path = frame.f_code.co_filename
-            if not path.endswith(files) or os.path.dirname(path) != PACKAGE:
+            if not path.endswith(files) or not path.startswith(PACKAGE):
                 return None
             frame.f_trace_opcodes = True
             if event == "opcode":
@@ -132,15 +133,15 @@ seen = []
 
 def capture():
     # All snapshots of the round before are gone, and the watcher is at its end.
-    if watch._state.thread is not None:
-        watch._state.thread.join(LIMIT)
+    if overdue._state.watcher is not None:
+        overdue._state.watcher.join(LIMIT)
     with app.app_context():
         g.user = "alice"
         return flaskthreads_autopatch.copy_current_app_context(user)
 
-for kept in interrupted("watch.py", capture, lambda: seen.append(user_in_thread(other))):
+for kept in interrupted("overdue.py", capture, lambda: seen.append(user_in_thread(other))):
     assert kept() == "alice"
-    assert watch._state.thread.is_alive() and len(watch._state.snapshots) == 1
+    assert overdue._state.watcher.is_alive() and len(overdue._state.snapshots) == 1
     del kept
     gc.collect()
 assert set(seen) == {"other"}

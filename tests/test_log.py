@@ -14,7 +14,8 @@ import pytest
 from flask import Flask, g, has_app_context, request
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch import context_released, is_inherited, log, snapshot, watch
+from flaskthreads_autopatch import capture, context_released, entries, is_inherited, log
+from flaskthreads_autopatch.visibility import overdue
 
 from .conftest import in_thread
 
@@ -117,7 +118,7 @@ def test_h36_a_receivers_error_that_cannot_be_logged_is_not_the_tasks_outcome(
 def test_h36_what_stays_home_cannot_be_logged_and_the_rest_is_inherited(
     app: Flask, broken_logging: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    snapshot._say_once.cache_clear()
+    entries._log_once.cache_clear()
     flaskthreads_autopatch.install(app, exclude=["token"])
     with app.app_context():
         g.user, g.token = "alice", "s3cret"
@@ -164,7 +165,7 @@ def test_h36_a_context_without_a_dict_cannot_be_logged(
     class Slotted:
         __slots__ = ("user",)
 
-    snapshot._say_no_dict.cache_clear()
+    capture._warn_of_slots.cache_clear()
     app.app_ctx_globals_class = Slotted  # type: ignore[assignment]
     flaskthreads_autopatch.install(app)
     with app.app_context():
@@ -290,13 +291,13 @@ def test_h36_the_watcher_survives_a_handler_that_raises(
                 g.user = number
                 futures.append(pool.submit(lambda: (opened.wait(LIMIT), g.user)))
             assert "still runs" in heard.get(timeout=LIMIT)
-            watcher = watch._state.thread
+            watcher = overdue._state.watcher
             assert watcher is not None and watcher.is_alive()
         opened.set()
         assert [future.result(LIMIT) for future in futures] == [(True, 0), (True, 1)]
-    assert ["has ended" in heard.get(timeout=LIMIT) for _ in range(2)] == [True, True]
+    assert ["has finished" in heard.get(timeout=LIMIT) for _ in range(2)] == [True, True]
     watcher.join(LIMIT)
-    assert not watcher.is_alive() and watch.overdue == {}
+    assert not watcher.is_alive() and overdue.overdue == {}
     assert len(said(capsys)) == 4
 
 
@@ -321,8 +322,8 @@ def test_h36_the_watcher_survives_what_cannot_be_described(
         assert "cannot be described" in heard.get(timeout=LIMIT)
         opened.set()
         assert future.result(LIMIT) == (None, True, "done")
-    thread = watch._state.thread
+    thread = overdue._state.watcher
     if thread is not None:
         thread.join(LIMIT)
     # Once: it is not looked at again.
-    assert heard.empty() and watch.overdue == {}
+    assert heard.empty() and overdue.overdue == {}

@@ -29,7 +29,8 @@ from flask.sessions import SecureCookieSessionInterface
 
 from flaskthreads_autopatch import binding, disable, enable, install, is_inherited, points, suppress_inheritance
 from flaskthreads_autopatch import flask_context as fc
-from flaskthreads_autopatch.snapshot import _say_once, logger
+from flaskthreads_autopatch.entries import _log_once
+from flaskthreads_autopatch.log import logger
 
 from .conftest import collectable, in_thread
 
@@ -802,7 +803,7 @@ def test_a_logging_handler_that_submits_does_not_submit_for_ever(
             if failing:
                 g.entry = Unhashable("Entry", (), {})()
             else:
-                _say_once.cache_clear()
+                _log_once.cache_clear()
                 g._login_user = object()
             pool.submit(int).result(30)
     finally:

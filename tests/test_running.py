@@ -37,14 +37,13 @@ from flaskthreads_autopatch import (
     context_released,
     copy_current_app_context,
     flask_context,
-    parents,
-    register,
+    names,
+    replay,
     running,
-    snapshot,
-    watch,
 )
 from flaskthreads_autopatch.flask_context import teardown
 from flaskthreads_autopatch.policy import resolve
+from flaskthreads_autopatch.visibility import overdue, parents, registry
 
 from . import processes
 from .conftest import in_thread
@@ -154,14 +153,14 @@ def labelled(fn: functools.partial[object]) -> functools.partial[object]:
     ],
 )
 def test_how_a_callable_is_named(fn: object, path: str) -> None:
-    assert register._path(fn) == path
+    assert names.path_of(fn) == path
 
 
 def test_what_is_reported_is_plain(installed: Flask) -> None:
     with installed.app_context():
         found = in_thread(running)
     assert pickle.loads(pickle.dumps(found)) == found
-    assert found[0].stayed_home == {}
+    assert found[0].not_inherited == {}
 
 
 def test_the_oldest_is_first_even_if_it_came_into_the_register_last(installed: Flask) -> None:
@@ -171,9 +170,9 @@ def test_the_oldest_is_first_even_if_it_came_into_the_register_last(installed: F
         for gate in gates:
             threads.append(start(gate))
             assert gate.entered.wait(LIMIT)
-    ctx, entry = next(iter(register.replays.items()))
-    del register.replays[ctx]
-    register.replays[ctx] = entry
+    ctx, entry = next(iter(registry.replays.items()))
+    del registry.replays[ctx]
+    registry.replays[ctx] = entry
     found = running()
     for gate, thread in zip(gates, threads, strict=True):
         gate.opened.set()
@@ -221,7 +220,7 @@ def test_what_is_inherited_and_what_stays_home(app: Flask) -> None:
         g.user, g.token = "alice", "s3cret"
         [replay] = in_thread(running)
     assert replay.inherited == ("user",)
-    assert replay.stayed_home == {"token": "excluded by 'token'"}
+    assert replay.not_inherited == {"token": "excluded by 'token'"}
 
 
 class Value:
@@ -427,7 +426,7 @@ def test_released_says_by_how_much_the_parent_was_outlived(installed: Flask, gat
 def test_outlived_is_read_before_the_seconds(installed: Flask, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     # A clock that goes a second on each time that it is read.
     clock = itertools.count(time.monotonic() + 1000)
-    for module in (register, parents):
+    for module in (registry, parents):
         monkeypatch.setattr(module, "time", types.SimpleNamespace(monotonic=clock.__next__))
     ended: list[tuple[float, float]] = []
 
@@ -494,7 +493,7 @@ def test_the_end_is_noted_once_and_the_contexts_death_is_none(app: Flask) -> Non
     del ctx
     gc.collect()
     assert (parent(), parent.ended) == (None, ended)
-    parents.watch_no_more()
+    parents.stop_watching()
 
 
 def test_where_no_signal_is_sent_the_death_is_the_end() -> None:
@@ -504,7 +503,7 @@ def test_where_no_signal_is_sent_the_death_is_the_end() -> None:
     del ctx
     gc.collect()
     assert parent() is None and parent.ended is not None
-    parents.watch_no_more()
+    parents.stop_watching()
 
 
 def test_where_no_signal_is_sent_a_living_context_is_over_since_somebody_asked(
@@ -518,7 +517,7 @@ def test_where_no_signal_is_sent_a_living_context_is_over_since_somebody_asked(
     assert "still runs" in heard.get(timeout=LIMIT).getMessage()
     gate.opened.set()
     thread.join(LIMIT)
-    assert "has ended" in heard.get(timeout=LIMIT).getMessage()
+    assert "has finished" in heard.get(timeout=LIMIT).getMessage()
     del ctx
 
 
@@ -602,7 +601,7 @@ def heard() -> Iterator[Warnings]:
 
 def is_watched() -> bool:
     """Whether the thread that watches is there."""
-    thread = watch._state.thread
+    thread = overdue._state.watcher
     return thread is not None and thread.is_alive()
 
 
@@ -612,7 +611,7 @@ def no_watcher() -> Iterator[None]:
     assert not is_watched()
     yield
     gc.collect()  # an error that has ended a thread may hold a snapshot
-    thread = watch._state.thread
+    thread = overdue._state.watcher
     if thread is not None:
         thread.join(LIMIT)
     assert not is_watched()
@@ -649,14 +648,14 @@ def test_a_thread_that_outlives_its_request_warns_twice(app: Flask, heard: Warni
     assert [text.split(", a thread of app 'tests', ")[0] for text in texts] == [
         f"Thread 'second' still runs {__name__}:Gate",
         f"Thread 'first' still runs {__name__}:Gate",
-        f"Thread 'first' has ended {__name__}:Gate",
-        f"Thread 'second' has ended {__name__}:Gate",
+        f"Thread 'first' has finished {__name__}:Gate",
+        f"Thread 'second' has finished {__name__}:Gate",
     ]
     ends = [text.split(" s after the end of ")[1] for text in texts]
     assert ends[1:3] == [r"its request, GET '/a\nb'."] * 2
     assert ends[::3] == ["its request, GET /second."] * 2
     assert {record.levelname for record in said} == {"WARNING"}
-    assert watch.overdue == {}
+    assert overdue.overdue == {}
 
 
 def test_a_thread_that_does_not_outlive_its_context_never_warns(
@@ -666,7 +665,7 @@ def test_a_thread_that_does_not_outlive_its_context_never_warns(
     with app.app_context():
         thread = start(gate)
         assert gate.entered.wait(LIMIT)
-        watcher = watch._state.thread
+        watcher = overdue._state.watcher
         assert watcher is not None and watcher.daemon
         gate.opened.set()
         thread.join(LIMIT)
@@ -681,30 +680,30 @@ def test_a_replay_that_ends_while_it_is_warned_of_says_its_end(
         """Has the watching thread look right after the replay has asked whether anything is overdue."""
 
         def __bool__(self) -> bool:
-            found = bool(watch.overdue)
+            found = bool(overdue.overdue)
             with monkeypatch.context() as patch:
                 patch.setattr(parents, "seconds_over", lambda parent: 61.0)
-                watch._look()
+                overdue._check()
             return found
 
-    monkeypatch.setattr(snapshot, "overdue", Window())
+    monkeypatch.setattr(replay, "overdue", Window())
     flaskthreads_autopatch.install(app, warn_after=60)
     with app.app_context():
         assert copy_current_app_context(int)() == 0
     assert warnings_in(caplog) == []
-    assert watch.overdue == {}
+    assert overdue.overdue == {}
 
 
 def test_one_thread_watches_for_all(app: Flask, gate: Gate, no_watcher: None) -> None:
     flaskthreads_autopatch.install(app, warn_after=60)
     with app.app_context():
         kept = [copy_current_app_context(int) for _ in range(2)]
-        assert [t.name for t in threading.enumerate()].count("flaskthreads_autopatch.watch") == 1
+        assert [t.name for t in threading.enumerate()].count("flaskthreads_autopatch.overdue") == 1
         assert kept.pop()() == 0
         gc.collect()
         # Looks again until there is nothing to watch, and keeps no count of what is gone.
-        assert watch._look() == 1
-        assert len(watch._state.snapshots) == 1
+        assert overdue._check() == 1
+        assert len(overdue._state.snapshots) == 1
 
 
 @pytest.mark.parametrize(("warn_after", "seconds"), [(0.001, 0.01), (5, 0.5), (60, 1)])
@@ -712,7 +711,7 @@ def test_how_often_it_looks(app: Flask, no_watcher: None, warn_after: float, sec
     flaskthreads_autopatch.install(app, warn_after=warn_after)
     with app.app_context():
         kept = copy_current_app_context(int)
-        assert watch._look() == seconds
+        assert overdue._check() == seconds
         del kept
 
 
@@ -721,7 +720,7 @@ def test_before_its_time_there_is_no_warning(app: Flask, gate: Gate, heard: Warn
     with app.app_context():
         thread = start(gate)
         assert gate.entered.wait(LIMIT)
-    watch._look()
+    overdue._check()
     gate.opened.set()
     thread.join(LIMIT)
     assert heard.empty()
@@ -738,7 +737,7 @@ def test_another_apps_thread_without_the_option_is_not_warned_of(
         assert gate.entered.wait(LIMIT)
     with other.app_context():
         kept = copy_current_app_context(int)
-        watch._look()
+        overdue._check()
         del kept
     gate.opened.set()
     thread.join(LIMIT)
@@ -771,9 +770,9 @@ def test_what_ends_while_it_is_warned_of_is_told_to_have_ended(
     finally:
         logger.removeHandler(handler)
     assert [text.split()[2] for text in said] == ["still", "has"]
-    if (watcher := watch._state.thread) is not None:
+    if (watcher := overdue._state.watcher) is not None:
         watcher.join(LIMIT)
-    assert watch.overdue == {} and heard.empty()
+    assert overdue.overdue == {} and heard.empty()
 
 
 def test_what_ends_while_names_are_looked_up_is_not_warned_of(
@@ -789,7 +788,7 @@ def test_what_ends_while_names_are_looked_up_is_not_warned_of(
     thread.join(LIMIT)
     asked.told.set()
     asked.join(LIMIT)
-    assert heard.empty() and watch.overdue == {}
+    assert heard.empty() and overdue.overdue == {}
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -803,7 +802,7 @@ def test_another_thread_watches_where_an_exit_in_a_logging_handler_has_ended_the
         with app.app_context():
             thread = start(gate)
             assert gate.entered.wait(LIMIT)
-            first = watch._state.thread
+            first = overdue._state.watcher
         assert first is not None
         first.join(LIMIT)
     finally:
@@ -815,7 +814,7 @@ def test_another_thread_watches_where_an_exit_in_a_logging_handler_has_ended_the
     gate.opened.set()
     thread.join(LIMIT)
     del kept
-    assert "has ended" in heard.get(timeout=LIMIT).getMessage()
+    assert "has finished" in heard.get(timeout=LIMIT).getMessage()
 
 
 def test_a_parent_that_is_pushed_again_is_not_over(app: Flask, gate: Gate, heard: Warnings, no_watcher: None) -> None:
@@ -862,7 +861,7 @@ def test_h15_who_watches_keeps_nobodys_context_variables() -> None:
 import contextvars, gc, weakref
 from flask import Flask
 import flaskthreads_autopatch
-from flaskthreads_autopatch import watch
+from flaskthreads_autopatch.visibility import overdue
 class Value:
     pass
 app = Flask("variables")
@@ -875,7 +874,7 @@ def capture():
         return weakref.ref(value), flaskthreads_autopatch.copy_current_app_context(int)
 value, kept = contextvars.Context().run(capture)
 gc.collect()
-print(watch._state.thread.is_alive(), value())
+print(overdue._state.watcher.is_alive(), value())
 """
     result = processes.run(sys.executable, "-X", "thread_inherit_context=1", "-c", code)
     assert result.stdout == "True None\n", result.stderr
@@ -887,7 +886,7 @@ def test_a_forked_process_watches_for_itself() -> None:
 import logging, os, signal, sys, threading
 from flask import Flask
 import flaskthreads_autopatch
-from flaskthreads_autopatch import watch
+from flaskthreads_autopatch.visibility import overdue
 heard, warned, opened = [], threading.Semaphore(0), threading.Event()
 class Tell(logging.Handler):
     def emit(self, record):
@@ -912,13 +911,13 @@ if not child:
     # Neither the thread that watches is here, nor the one that was warned of.
     signal.alarm(30)
     heard.clear()
-    watch.overdue.clear()
+    overdue.overdue.clear()
     thread = start("childs")
     warned.acquire()
     opened.set()
     thread.join()
     warned.acquire()
-    said = [f"Thread 'childs' {what} __main__:start.<locals>.<lambda>" for what in ("still runs", "has ended")]
+    said = [f"Thread 'childs' {what} __main__:start.<locals>.<lambda>" for what in ("still runs", "has finished")]
     os._exit(heard != said)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 opened.set()
@@ -931,7 +930,7 @@ for thread in threads:
 
 def test_no_thread_of_ours_where_nobody_asked(installed: Flask, no_watcher: None) -> None:
     with installed.app_context():
-        assert "flaskthreads_autopatch.watch" not in in_thread(lambda: [t.name for t in threading.enumerate()])
+        assert "flaskthreads_autopatch.overdue" not in in_thread(lambda: [t.name for t in threading.enumerate()])
 
 
 @pytest.mark.parametrize("value", [0, -1, True, "30", float("nan"), float("inf")])

@@ -13,8 +13,8 @@ from pathlib import Path
 from flask import Flask, g
 from flask_debugtoolbar.panels import DebugPanel
 
-from ..register import Replay
-from ..signals import context_inherited, context_released
+from ..visibility.registry import Replay
+from ..visibility.signals import context_inherited, context_released
 
 if t.TYPE_CHECKING:
     from jinja2 import Environment

@@ -17,10 +17,11 @@ from time import monotonic
 from flask import copy_current_request_context
 
 from flaskthreads_autopatch import Policy, flask_context
-from flaskthreads_autopatch.register import replays
-from flaskthreads_autopatch.signals import inherited_receivers, released_receivers
-from flaskthreads_autopatch.snapshot import Snapshot, capture
-from flaskthreads_autopatch.watch import overdue
+from flaskthreads_autopatch.capture import capture
+from flaskthreads_autopatch.snapshot import Snapshot
+from flaskthreads_autopatch.visibility.overdue import overdue
+from flaskthreads_autopatch.visibility.registry import replays
+from flaskthreads_autopatch.visibility.signals import inherited_receivers, released_receivers
 
 from .harness import Column, Scenario, State
 from .peers import app, app_context, bare_wrapt, both, ours, request_context

@@ -1,6 +1,6 @@
-"""The signals that a replay sends when it begins and when it has ended. Nothing is built where nobody listens.
+"""The signals that a replay sends when it begins and when it has ended. Without a receiver, nothing is described.
 
-As Flask's own signals they need blinker, which Flask 2.2 does not require.
+Like Flask's own signals they need blinker, which Flask 2.2 does not require.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import flask.signals
 from flask import Flask
 from flask.ctx import AppContext
 
-from . import flask_context, parents
-from .flask_context.teardown import send
-from .log import log
-from .register import Entry, describe, replays
-from .watch import overdue, say_ended
+from .. import flask_context
+from ..flask_context.teardown import send
+from ..log import log
+from ..names import path_of_class
+from . import parents
+from .overdue import overdue, warn_ended
+from .registry import Entry, describe, replays
 
 _namespace = t.cast(t.Any, flask.signals).Namespace()
 
@@ -27,8 +29,8 @@ context_inherited = _namespace.signal("context-inherited")
 
 context_released = _namespace.signal("context-released")
 """Sent by the app, after the child's context has been torn down. ``replay``: the `Replay`, with its ``seconds``;
-``error``: the type of what the callable raised, as ``module:qualname``, or None if it returned; ``outlived``: the
-seconds by which the replay outlived its parent's context, or None."""
+``error``: the type of the exception that the callable raised, as ``module:qualname``, or None if it returned;
+``outlived``: the seconds by which the replay outlived its parent's context, or None if it did not."""
 
 inherited_receivers: Mapping[t.Any, t.Any] = getattr(context_inherited, "receivers", {})
 released_receivers: Mapping[t.Any, t.Any] = getattr(context_released, "receivers", {})
@@ -36,23 +38,24 @@ released_receivers: Mapping[t.Any, t.Any] = getattr(context_released, "receivers
 
 def begin(ctx: AppContext) -> None:
     """Tell the receivers that the replay of *ctx* begins."""
-    # What a receiver starts does not inherit: it would begin a replay, and so on for ever (H11).
+    # A thread that a receiver starts does not inherit: its own replay would call the receiver again, without end (H11).
     with flask_context.in_transition(ctx):
-        _send(context_inherited, ctx.app, replay=describe(replays[ctx], threading.current_thread().name))
+        _send(context_inherited, ctx.app, replay=describe(Entry(*replays[ctx]), threading.current_thread().name))
 
 
 def end(ctx: AppContext, entry: Entry, error: BaseException | None) -> None:
-    """Tell who listens, or has been warned of it, that the replay of *ctx*, which was *entry*, has ended."""
+    """Tell the receivers, and log if it was warned of, that the replay of *ctx* has ended, which was *entry*."""
     if (late := overdue.pop(ctx, None)) is not None:
-        say_ended(late)
+        warn_ended(late)
     if released_receivers:
-        # First: what is read later is longer, and what began in its parent's time outlives it by less than it ran.
-        outlived = parents.seconds_over(entry[2].parent)
+        # Measure this before `describe` reads the clock. Otherwise `outlived` could exceed `seconds` for a replay that
+        # began while its parent was active.
+        outlived = parents.seconds_over(entry.snapshot.parent)
         _send(
             context_released,
             ctx.app,
             replay=describe(entry, threading.current_thread().name),
-            error=None if error is None else f"{type(error).__module__}:{type(error).__qualname__}",
+            error=None if error is None else path_of_class(type(error)),
             outlived=outlived,
         )
 

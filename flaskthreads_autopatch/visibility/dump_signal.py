@@ -9,8 +9,8 @@ import typing as t
 from contextlib import suppress
 from types import FrameType
 
-from .environment import DUMP_SIGNAL, say
-from .register import table
+from ..environment import DUMP_SIGNAL, say
+from .registry import table
 
 
 class _Handler:

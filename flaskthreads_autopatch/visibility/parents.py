@@ -1,7 +1,8 @@
-"""The parent's app context as its children see it, without keeping it: is it over, and since when.
+"""The end of a parent's app context, as its children see it: whether it has ended, and since when.
 
-A snapshot has a weak reference to it, which answers the first question. Who asks for the second one has a `ParentRef`
-instead, from `watched`, which costs every app context of the process a receiver of ``appcontext_tearing_down``.
+The parent is not kept alive for that. A weak reference, which every snapshot has, tells whether it has ended. A
+`ParentRef` from `watched` tells since when. It connects a receiver to ``appcontext_tearing_down``, which every app
+context in the process then pays for.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ import weakref
 from flask.ctx import AppContext
 from flask.signals import appcontext_tearing_down
 
-from . import flask_context
+from .. import flask_context
 
 _ATTRIBUTE = "_flaskthreads_autopatch_parent"
 
 
 class ParentRef(weakref.ref[AppContext]):
-    """A weak reference to an app context that learns when that one ends. Each context has one at most."""
+    """A weak reference to an app context, with the time at which that ended. Each context has one at most."""
 
     __slots__ = ("ended",)
 
     ended: float | None
-    """By `time.monotonic`."""
+    """The time of the end, by `time.monotonic`; None before it."""
 
 
 def watched(ctx: AppContext) -> ParentRef:
-    """The `ParentRef` of *ctx*, whose end is noted from now on."""
+    """Return the `ParentRef` of *ctx*, and note the end of *ctx* from now on."""
     state = vars(ctx)
     parent: ParentRef | None = state.get(_ATTRIBUTE)
     if parent is None:
@@ -42,26 +43,26 @@ def watched(ctx: AppContext) -> ParentRef:
     return parent
 
 
-def watch_no_more() -> None:
-    """Take the receiver out; the next call of `watched` puts it in again."""
+def stop_watching() -> None:
+    """Disconnect the receiver. The next call of `watched` connects it again."""
     if hasattr(appcontext_tearing_down, "receivers"):
         appcontext_tearing_down.disconnect(_note_end)
 
 
 def is_over(parent: weakref.ref[AppContext]) -> bool:
-    """Whether the app context has ended."""
+    """Return whether the app context has ended."""
     ctx = parent()
     return ctx is None or not flask_context.is_pushed(ctx)
 
 
 def seconds_over(parent: weakref.ref[AppContext]) -> float | None:
-    """For how long it has been over; None while it is not. 0.0 if its end was not seen, because nobody watched."""
+    """Return the time since the app context ended; None if it has not. 0.0 if its end was not noted."""
     if not is_over(parent):
         return None
     if not isinstance(parent, ParentRef):
         return 0.0
     if parent.ended is None:
-        parent.ended = time.monotonic()  # an app whose own do_teardown_appcontext sends no signal
+        parent.ended = time.monotonic()  # The app's own do_teardown_appcontext sends no signal.
     return time.monotonic() - parent.ended
 
 

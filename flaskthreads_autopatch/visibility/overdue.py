@@ -1,6 +1,6 @@
-"""The warning for the forgotten thread: it still runs, long after its parent's context has ended.
+"""The two warnings of the option ``warn_after``: a replay still runs after its parent's context, and it has finished.
 
-A single daemon thread, the watcher, looks at the register periodically. It starts with the first snapshot whose policy
+A single daemon thread, the watcher, checks the registry periodically. It starts with the first snapshot whose policy
 sets ``warn_after``, and ends when no such snapshot is left.
 
 Nothing here takes a lock. A finalizer or a signal handler may interrupt a capture and capture as well, in the same
@@ -20,13 +20,11 @@ import weakref
 
 from flask.ctx import AppContext
 
+from ..log import log
+from ..names import printable, text_of
+from ..snapshot import Snapshot
 from . import parents
-from .log import log
-from .names import printable, text_of
-from .register import Entry, Replay, describe, going_on, replays, request_of, thread_names
-
-if t.TYPE_CHECKING:
-    from .snapshot import Snapshot
+from .registry import Entry, Replay, describe, entries, replays, request_of, thread_names
 
 
 class Overdue(t.NamedTuple):
@@ -37,8 +35,8 @@ class Overdue(t.NamedTuple):
 
 
 overdue: dict[AppContext, Overdue | None] = {}
-"""The replays that have been warned of and still run, as in `register.replays`; None for one that cannot be described.
-Whoever takes one out tells its end."""
+"""The replays that have been warned of and still run, by the keys of `registry.replays`; None for one that cannot be
+described. The code that removes an entry logs its end."""
 
 
 def watch(snapshot: Snapshot) -> None:
@@ -46,11 +44,11 @@ def watch(snapshot: Snapshot) -> None:
     # Note the snapshot first, and look for the watcher afterwards. The watcher works in the opposite order at its end:
     # it announces the end, and looks for snapshots afterwards. So one of the two sees the other.
     _state.snapshots[weakref.ref(snapshot, _forget)] = snapshot.warn_after or 0.0
-    watcher = _state.thread
+    watcher = _state.watcher
     if watcher is not None and watcher.is_alive() and not watcher.ends:
         return
     try:
-        # In there no context is active that the watcher could inherit, and no variable that a thread may keep (H15).
+        # The watcher starts in empty context variables: it inherits no context, and keeps no variable alive (H15).
         contextvars.Context().run(_start_watcher)
     except Exception as error:  # as at the end of the process
         # Log the message, not the exception: a stored log record would keep the exception alive and, through its
@@ -58,21 +56,21 @@ def watch(snapshot: Snapshot) -> None:
         log(logging.WARNING, "warn_after: the thread that watches could not be started: %s.", str(error))
 
 
-def say_ended(late: Overdue) -> None:
+def warn_ended(late: Overdue) -> None:
     """Log the second warning of *late*."""
-    _say(late, "has ended")
+    _warn(late, "has finished")
 
 
 class _Watcher(threading.Thread):
-    """The thread that looks at the register."""
+    """The thread that checks the registry."""
 
     ends = False
     """Whether it has seen that there is nothing left to watch."""
 
     def run(self) -> None:
         try:
-            while _state.thread is self:
-                interval = _look()
+            while _state.watcher is self:
+                interval = _check()
                 if interval is not None:
                     time.sleep(interval)
                     continue
@@ -86,7 +84,7 @@ class _Watcher(threading.Thread):
 
 class _State:
     def __init__(self) -> None:
-        self.thread: _Watcher | None = None
+        self.watcher: _Watcher | None = None
         """The watcher that was started last."""
         self.snapshots: dict[weakref.ref[Snapshot], float] = {}
         """The living snapshots that are watched, and the ``warn_after`` of each."""
@@ -100,19 +98,19 @@ def _forget(ref: weakref.ref[Snapshot]) -> None:
 
 
 def _start_watcher() -> None:
-    _state.thread = watcher = _Watcher(name="flaskthreads_autopatch.watch", daemon=True)
+    _state.watcher = watcher = _Watcher(name="flaskthreads_autopatch.overdue", daemon=True)
     watcher.start()
 
 
-def _look() -> float | None:
-    """Warn of what is overdue. Return the seconds until the next look; None if there is nothing left to watch."""
-    for ctx, entry in going_on():
-        if entry[2].warn_after is None or ctx in overdue:
+def _check() -> float | None:
+    """Warn of each overdue replay. Return the seconds until the next check; None if nothing is left to watch."""
+    for ctx, entry in entries():
+        if entry.snapshot.warn_after is None or ctx in overdue:
             continue
         try:
-            _warn_if_overdue(ctx, entry, entry[2].warn_after)
+            _warn_if_overdue(ctx, entry, entry.snapshot.warn_after)
         except Exception as error:
-            # One replay that cannot be described must not hide the others, nor be reported at every look.
+            # One replay that cannot be described must not hide the others, nor be reported at every check.
             overdue[ctx] = None
             if ctx not in replays:
                 overdue.pop(ctx, None)
@@ -123,22 +121,22 @@ def _look() -> float | None:
 
 
 def _warn_if_overdue(ctx: AppContext, entry: Entry, warn_after: float) -> None:
-    parent = entry[2].parent
+    parent = entry.snapshot.parent
     seconds = parents.seconds_over(parent)
     if seconds is None or seconds < warn_after:
         return
     names = thread_names()
     if ctx not in replays:
         return
-    late = Overdue(describe(entry, names.get(entry[0])), parent)
-    _say(late, "still runs")
+    late = Overdue(describe(entry, names.get(entry.ident)), parent)
+    _warn(late, "still runs")
     overdue[ctx] = late
     # The replay may have ended just before it was added to `overdue`. In that case its end is reported here.
     if ctx not in replays and overdue.pop(ctx, None) is not None:
-        say_ended(late)
+        warn_ended(late)
 
 
-def _say(late: Overdue, what: str) -> None:
+def _warn(late: Overdue, what: str) -> None:
     replay = late.replay
     place = request_of(replay)
     log(

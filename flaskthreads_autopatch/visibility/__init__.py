@@ -1,0 +1,1 @@
+"""Running replays made visible: the registry, their parents, overdue warnings, signals, and the dump."""
