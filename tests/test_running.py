@@ -1150,6 +1150,103 @@ def test_a_wrong_signal_is_one_line_on_stderr(
     assert line.startswith(f"flaskthreads_autopatch: FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL={name!r} (environment): ")
 
 
+FATAL = ["INT", "TERM", "HUP", "QUIT", "ABRT", "SEGV"]
+ENDS = """
+import os, resource, signal
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+from flask import Flask
+import flaskthreads_autopatch
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # also where a shell has ignored it
+flaskthreads_autopatch.install(Flask("ends"))
+os.kill(os.getpid(), signal.SIG{name})
+print("still here")
+"""
+
+
+@pytest.mark.parametrize("on", [True, False])
+@pytest.mark.parametrize("name", FATAL)
+def test_a_process_ends_on_a_signal_that_ends_processes(name: str, on: bool) -> None:
+    variables = {"FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL": name} if on else {}
+    done = processes.run(sys.executable, "-c", ENDS.format(name=name), **variables)
+    assert (done.returncode, done.stdout) == (-getattr(signal, f"SIG{name}"), "")
+    lines = [line for line in done.stderr.splitlines() if line.startswith("flaskthreads_autopatch: ")]
+    assert len(lines) == on
+    for line in lines:
+        assert f"DUMP_SIGNAL={name!r} (environment): this signal is not allowed, because " in line
+
+
+@pytest.mark.parametrize("name", [*FATAL, "CHLD", "sigterm", " Hup", "CLD", "IOT", "BUS", "FPE", "ILL"])
+def test_a_refused_signal_is_one_line_on_stderr_and_keeps_its_handler(
+    app: Flask, name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    number = getattr(signal, f"SIG{name.strip().upper().removeprefix('SIG')}")
+    before = signal.getsignal(number)
+    monkeypatch.setenv("FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL", name)
+    flaskthreads_autopatch.install(app)
+    assert flaskthreads_autopatch.is_enabled()
+    assert signal.getsignal(number) is before
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"flaskthreads_autopatch: FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL={name!r} (environment): this")
+
+
+@pytest.mark.parametrize("name", ["USR1", "USR2", "WINCH", "CONT", "URG", "ALRM", "PROF", "TSTP", "IO"])
+def test_every_other_signal_is_handed_on_to_the_handler_before(
+    app: Flask, name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    number, got = getattr(signal, f"SIG{name}"), []
+    before = signal.signal(number, lambda number, frame: got.append((number, frame is not None)))
+    try:
+        monkeypatch.setenv("FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL", name)
+        flaskthreads_autopatch.install(app)
+        signal.raise_signal(number)
+        assert got == [(number, True)]
+        assert capfd.readouterr().err == f"flaskthreads_autopatch: 0 replays in process {os.getpid()}\n"
+        flaskthreads_autopatch.disable()
+        signal.raise_signal(number)
+        assert len(got) == 2 and capfd.readouterr().err == ""
+    finally:
+        flaskthreads_autopatch.disable()
+        signal.signal(number, before)
+
+
+def test_a_handler_that_python_did_not_set_is_left_alone(
+    app: Flask, usr1: list[int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # As where a server that embeds Python has set it before: signal.signal() then returns None, and does not take it.
+    old = signal.getsignal(signal.SIGUSR1)
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, "getsignal", lambda number: None)
+        flaskthreads_autopatch.install(app)
+    assert signal.getsignal(signal.SIGUSR1) is old
+    assert "its handler was not set by Python" in capfd.readouterr().err
+    flaskthreads_autopatch.disable()
+
+
+def test_a_table_that_cannot_be_made_is_not_raised_where_the_signal_comes(
+    usr1: list[int], gate: Gate, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Nameless(Flask):
+        broken = False
+
+        @property
+        def name(self) -> str:  # type: ignore[override]
+            return "nameless" if not self.broken else str(1 / 0)
+
+    app = Nameless("nameless")
+    flaskthreads_autopatch.install(app)
+    with app.app_context():
+        thread = start(gate)
+        assert gate.entered.wait(LIMIT)
+        app.broken = True
+        signal.raise_signal(signal.SIGUSR1)
+        app.broken = False
+        gate.opened.set()
+        thread.join(LIMIT)
+    assert usr1 == [signal.SIGUSR1]
+    line = "flaskthreads_autopatch: the table cannot be written: ZeroDivisionError: division by zero\n"
+    assert capfd.readouterr().err == line
+
+
 def test_the_table_is_written_past_sys_stderr(
     app: Flask, usr1: list[int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,15 @@ from contextlib import suppress
 from types import FrameType
 
 from ..environment import DUMP_SIGNAL, say
+from ..names import text_of
 from .registry import table
+
+_REFUSED = {
+    **dict.fromkeys(("INT", "TERM", "HUP", "QUIT", "ABRT"), "a process must end on it"),
+    **dict.fromkeys(("SEGV", "BUS", "FPE", "ILL"), "a process that handles it in Python hangs"),
+    "CHLD": "a process waits for its children on it",
+}
+"""The signals for which no handler is set, and the reason. With a handler, the process would survive the first ones."""
 
 
 class _Handler:
@@ -19,11 +27,18 @@ class _Handler:
     def __init__(self, number: int) -> None:
         self.number = number
         self.active = True
-        self.previous: t.Any = signal.signal(number, self)
+        # Read before it is replaced: the signal may come as soon as the handler is set.
+        self.previous: t.Any = signal.getsignal(number)
+        signal.signal(number, self)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.active:
-            _write(table())
+            try:
+                text = table()
+            except Exception as error:
+                # It would be raised in whatever the main thread is doing.
+                text = f"flaskthreads_autopatch: the table cannot be written: {text_of(error)}\n"
+            _write(text)
         if callable(self.previous):
             self.previous(number, frame)
 
@@ -41,6 +56,10 @@ def install() -> None:
     number = getattr(signal, f"SIG{name.upper().removeprefix('SIG')}", None)
     if not isinstance(number, signal.Signals):
         say(f"{shown}: there is no such signal here. Allowed is a name, as USR1. No table is written on a signal.")
+    elif (reason := _why_refused(number)) is not None:
+        say(
+            f"{shown}: this signal is not allowed, because {reason}. Use USR1 or USR2. No table is written on a signal."
+        )
     elif threading.current_thread() is not threading.main_thread():
         say(f"{shown}: the library is switched on outside of the main thread. No table is written on a signal.")
     else:
@@ -64,6 +83,15 @@ def uninstall() -> None:
                 signal.signal(handler.number, handler.previous)
         except ValueError:
             pass  # not in the main thread: it only hands on
+
+
+def _why_refused(number: signal.Signals) -> str | None:
+    for name, reason in _REFUSED.items():
+        if getattr(signal, f"SIG{name}", None) is number:
+            return reason
+    if signal.getsignal(number) is None:
+        return "its handler was not set by Python, and could neither be called nor put back"
+    return None
 
 
 def _write(text: str) -> None:
