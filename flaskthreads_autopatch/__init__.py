@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .suppression import suppress_inheritance as suppress_inheritance
     from .switch import disable as disable
     from .switch import enable as enable
+    from .switch import init_app as init_app
     from .switch import install as install
     from .switch import is_enabled as is_enabled
     from .switch import status as status
@@ -48,6 +49,7 @@ _HOMES = {
     "disable": "switch",
     "dump": "visibility.registry",
     "enable": "switch",
+    "init_app": "switch",
     "install": "switch",
     "is_enabled": "switch",
     "is_inherited": "replay",

@@ -12,7 +12,7 @@ import typing as t
 
 import click
 
-from .environment import VARIABLE
+from .environment import VARIABLE, says_no
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -32,7 +32,8 @@ def main() -> None:
 def run(command: tuple[str, ...]) -> None:
     """Start COMMAND, and whatever it starts, with the library switched on.
 
-    The options are set by environment variables, such as FLASKTHREADS_AUTOPATCH_SHARE=1.
+    The options are set by environment variables, such as FLASKTHREADS_AUTOPATCH_SHARE=1. With FLASKTHREADS_AUTOPATCH=0
+    the command is started as it is without the launcher.
     """
     # Python ignores these from its start, and what is ignored stays so in the command.
     for name in ("SIGPIPE", "SIGXFSZ"):
@@ -52,7 +53,12 @@ def run(command: tuple[str, ...]) -> None:
 
 
 def launch_environment(environ: t.Mapping[str, str]) -> dict[str, str]:
-    """*environ* with the variable set, and the start-up folder first on PYTHONPATH."""
+    """Return *environ* with the variable set, and the start-up folder first on PYTHONPATH.
+
+    With the kill switch it is returned as it is. The command reads that, even if this process runs under ``-E``.
+    """
+    if says_no(environ):
+        return dict(environ)
     path = environ.get("PYTHONPATH", "")
     folders = [folder for folder in path.split(os.pathsep) if folder != STARTUP_FOLDER] if path else []
     return {**environ, VARIABLE: "1", "PYTHONPATH": os.pathsep.join([STARTUP_FOLDER, *folders])}

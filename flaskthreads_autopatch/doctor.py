@@ -47,11 +47,18 @@ def self_test(app: Flask) -> list[Check]:
 
 def problems(app: Flask, status: Status, checks: list[Check]) -> list[str]:
     """What is wrong, one sentence each. Nothing if all is well."""
+    if status.kill_switch:
+        return [f"{_kill_switch()} Remove the variable, or set it to 1, and restart."]
     if not status.enabled:
         return [_why_off()]
-    if policy_for(app) is None:
-        return [f"The threads of {app.name!r} inherit nothing: it is not installed, or its configuration is wrong."]
-    return [*_lost_layers(status), *(sentence for check in checks for sentence in _wrong_with(check))]
+    found = [f"The threads of {name!r} inherit nothing: {error}" for name, error in status.refused]
+    if policy_for(app) is not None:
+        found += [*_lost_layers(status), *(sentence for check in checks for sentence in _wrong_with(check))]
+    elif app.name not in dict(status.refused):
+        found.append(
+            f"The threads of {app.name!r} inherit nothing: it is not installed, or its configuration is wrong."
+        )
+    return found
 
 
 def report(status: Status) -> Iterator[str]:
@@ -59,10 +66,14 @@ def report(status: Status) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in status.versions.items())
     yield f"{versions}, GIL {_on(status.gil)}, thread_inherit_context {_on(status.thread_inherit_context)}"
     yield f"The patches are {_on(status.enabled)}."
+    if status.kill_switch:
+        yield _kill_switch()
     if status.policy is not None:
         yield from _policy_lines("every app, by enable()", status.policy)
     for name, policy in status.apps:
         yield from _policy_lines(f"app {name!r}", policy)
+    for name, error in status.refused:
+        yield f"Configuration of app {name!r}, whose threads inherit nothing: {error}"
     yield "Layers, from the outside in:"
     for name, origins in status.patch_points.items():
         yield f"  {name}: {', '.join(origins) or 'none'}"
@@ -75,7 +86,9 @@ def as_data(status: Status) -> dict[str, t.Any]:
         return {name: {"value": getattr(policy, name), "source": policy.source(name)} for name in OPTIONS}
 
     apps = [{"name": name, "policy": options(policy)} for name, policy in status.apps]
-    return dataclasses.asdict(status) | {"policy": status.policy and options(status.policy), "apps": apps}
+    refused = [{"name": name, "error": error} for name, error in status.refused]
+    data = dataclasses.asdict(status) | {"policy": status.policy and options(status.policy)}
+    return data | {"apps": apps, "refused": refused}
 
 
 def report_checks(app: Flask, checks: list[Check]) -> Iterator[str]:
@@ -97,12 +110,17 @@ def _policy_lines(title: str, policy: Policy) -> Iterator[str]:
         yield f"  {option} = {getattr(policy, option)!r} ({policy.source(option)})"
 
 
+def _kill_switch() -> str:
+    value = os.environ.get(VARIABLE, "")
+    return f"{VARIABLE}={value!r} in the environment disables the library: install() and enable() do nothing."
+
+
 def _why_off() -> str:
     if os.environ.get(VARIABLE):
         return (
-            f"Nothing is switched on, though {VARIABLE}={os.environ[VARIABLE]!r}: it says no, or a line on stderr"
-            " has said what is wrong, or no start-up file has read it. Start the process with 'flaskthreads-autopatch"
-            " run'."
+            f"Nothing is switched on, though {VARIABLE}={os.environ[VARIABLE]!r}: a line on stderr has said what is"
+            " wrong, or no start-up file has read it (python -E and -I do not). Start the process with"
+            " 'flaskthreads-autopatch run'."
         )
     return (
         "Nothing is switched on. Call flaskthreads_autopatch.install(app) where the app is made, or start the process"

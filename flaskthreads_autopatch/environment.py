@@ -8,6 +8,10 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 VARIABLE = "FLASKTHREADS_AUTOPATCH"
 DUMP_SIGNAL = f"{VARIABLE}_DUMP_SIGNAL"
 
@@ -32,10 +36,20 @@ def is_wanted(otherwise: bool) -> bool:
     return wanted
 
 
+def says_no(environ: Mapping[str, str]) -> bool:
+    """Return whether *environ* holds the operator's kill switch: ``FLASKTHREADS_AUTOPATCH=0``, and no wrong value."""
+    return WORDS.get(environ.get(VARIABLE, "").strip().lower()) is False
+
+
+def is_killed() -> bool:
+    """Return whether the kill switch is set for this process, now. As `is_wanted`, it is not read under ``-E``."""
+    return not sys.flags.ignore_environment and says_no(os.environ)
+
+
 def say(sentence: str) -> None:
     """One line on stderr, if there is one: nothing that is wrong in the environment may take a process down."""
     try:
         if sys.stderr is not None:
             sys.stderr.write(f"flaskthreads_autopatch: {sentence}\n")
-    except (OSError, ValueError):
-        pass  # it is closed, and there is no other place to say so
+    except Exception:
+        pass  # It is closed, or the application's own and broken. There is no other place to report it.

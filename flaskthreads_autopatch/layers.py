@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
-import threading
 import typing as t
 from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from types import MethodType
 
 import wrapt
@@ -37,42 +38,66 @@ class _Layer(t.NamedTuple):
 class Layers:
     """The layers that this library has put on *points*, and on each of *late_points* once somebody imports its module.
 
-    Each wrapper is called with *argument* before what wrapt gives it. The methods may be called from any thread.
+    Each wrapper is called with *argument* before what wrapt gives it. *lock*, a reentrant one, is held by the caller of
+    `apply` and `revert`, and taken here when a late point is imported.
     """
 
-    def __init__(self, points: tuple[PatchPoint, ...], late_points: tuple[PatchPoint, ...], argument: object) -> None:
+    def __init__(
+        self,
+        points: tuple[PatchPoint, ...],
+        late_points: tuple[PatchPoint, ...],
+        argument: object,
+        lock: AbstractContextManager[object],
+    ) -> None:
         self.points = points
         self.late_points = late_points
         self._argument = argument
-        self.lock = threading.RLock()
+        self.lock = lock
         self.applied = False
         self._layers: dict[PatchPoint, _Layer] = {}
         # Layers that could not be taken out because a foreign one, which is not wrapt's, lies above: they are inert.
         self._buried: list[tuple[PatchPoint, _Layer]] = []
         self._watched: set[str] = set()
 
+    def watch_imports(self) -> None:
+        """Have `apply` and the import of each late point's module find each other. Call it without the lock.
+
+        An import that another thread has begun ends in `_on_import`, which waits for the lock. A thread that waited for
+        that import while it holds the lock would never get on.
+        """
+        for point in self.late_points:
+            module = sys.modules.get(point.module)
+            if module is not None:
+                if getattr(module.__spec__, "_initializing", False):
+                    with suppress(ImportError):
+                        importlib.import_module(point.module)
+            elif point.module not in self._watched and importlib.util.find_spec(point.module.partition(".")[0]):
+                self._watched.add(point.module)
+                on_import = functools.partial(self._on_import, point)
+                wrapt.register_post_import_hook(on_import, point.module)
+
     def apply(self) -> None:
-        """Put a layer on each patch point that has none of ours."""
-        with self.lock:
-            self.applied = True
-            try:
-                for point in self.points:
+        """Put a layer on each patch point that has none of ours. If that fails, take out those of this call."""
+        before, self.applied = self.applied, True
+        try:
+            for point in self.points:
+                self._wrap(point)
+            for point in self.late_points:
+                if sys.modules.get(point.module) is not None:
                     self._wrap(point)
-                for point in self.late_points:
-                    self._wrap_when_imported(point)
-            except BaseException:
+        except BaseException:
+            if not before:
                 self.revert()
-                raise
+            raise
 
     def revert(self) -> None:
         """Take our layers out, and only ours. What cannot be taken out yet is inert, and tried again next time."""
-        with self.lock:
-            self.applied = False
-            self._buried += self._layers.items()
-            self._layers = {}
-            for _, layer in self._buried:
-                layer.alive.clear()
-            self._dig_out()
+        self.applied = False
+        self._buried += self._layers.items()
+        self._layers = {}
+        for _, layer in self._buried:
+            layer.alive.clear()
+        self._buried = [buried for buried in self._buried if not _take_out(*buried)]
 
     def describe(self) -> dict[str, list[str]]:
         """By patch point, the layers that lie on it from the outside in: where each comes from."""
@@ -86,7 +111,7 @@ class Layers:
             # Somebody's off switch has taken it out, or it cannot be seen below theirs: one layer at most is alive.
             layer.alive.clear()
             self._buried.append((point, self._layers.pop(point)))
-        for buried in self._buried:
+        for buried in self._buried.copy():
             if _regain(point, buried[1].handle):
                 self._buried.remove(buried)
                 self._layers[point] = buried[1]
@@ -98,20 +123,10 @@ class Layers:
         handle = wrapt.wrap_object(*_place(point), wrapt.FunctionWrapper, (wrapper, alive))
         self._layers[point] = _Layer(handle, alive)
 
-    def _wrap_when_imported(self, point: PatchPoint) -> None:
-        if point.module in sys.modules:
-            self._wrap(point)
-        elif point.module not in self._watched and importlib.util.find_spec(point.module.partition(".")[0]):
-            self._watched.add(point.module)
-            wrapt.register_post_import_hook(lambda module: self._on_import(point), point.module)
-
-    def _on_import(self, point: PatchPoint) -> None:
+    def _on_import(self, point: PatchPoint, module: object) -> None:
         with self.lock:
             if self.applied:
                 self._wrap(point)
-
-    def _dig_out(self) -> None:
-        self._buried = [buried for buried in self._buried if not _take_out(*buried)]
 
 
 def _take_out(point: PatchPoint, layer: _Layer) -> bool:

@@ -1,31 +1,30 @@
-"""On and off. The only mutable state of the library lives here: which apps, which policy, the patches."""
+"""Enable and disable the library, for one app or for the whole process. Holds the applied patches."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import platform
 import sys
 import threading
 import typing as t
-import weakref
 from importlib import metadata
 from types import TracebackType
 
 from flask import Flask
 
-from . import __version__
-from .environment import say
-from .layers import Layers
-from .log import log
-from .points import LATE_POINTS, POINTS
-from .policy import ENVIRONMENT, Policy, PolicyError, resolve
+from . import __version__, app_policies
+from .app_policies import EXTENSION as EXTENSION
+from .app_policies import policy_for as policy_for
+from .app_policies import policy_or_default as policy_or_default
+from .environment import is_killed, say
+from .names import shown
+from .policy import Policy, PolicyError, resolve
 from .suppression import THREADS_INHERIT_CONTEXT
 from .visibility import dump_signal, parents
 
-EXTENSION = "flaskthreads_autopatch"
-"""Under this name an app's policy stands in ``app.extensions``."""
+if t.TYPE_CHECKING:
+    from .layers import Layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +36,8 @@ class Status:
     policy: Policy | None
     """The policy for apps that are not installed, before their own config; None unless `enable` was called."""
     apps: tuple[tuple[str, Policy], ...]
-    """The name and the policy of each app that is installed, or that `enable` has met: names may be the same."""
+    """The name and the policy of each app that is installed, or that `enable` has met: names may be the same. The
+    config counts as it is at the app's first capture. Until then, this is the policy that the config makes now."""
     patch_points: dict[str, list[str]]
     """By patch point, where each layer that lies on it comes from (a module), from the outside in."""
     versions: dict[str, str]
@@ -46,6 +46,10 @@ class Status:
     """Whether this Python runs one thread at a time."""
     thread_inherit_context: bool
     """Whether its threads start with their starter's context variables."""
+    refused: tuple[tuple[str, str], ...]
+    """Of each app whose config has a wrong option: its name, and what is wrong. Its threads inherit nothing."""
+    kill_switch: bool
+    """Whether ``FLASKTHREADS_AUTOPATCH=0`` in the environment has `install` and `enable` do nothing."""
 
 
 class Handle:
@@ -61,34 +65,39 @@ class Handle:
 def install(app: Flask, **policy: t.Any) -> None:
     """Have every thread, timer and pool task that is started in a context of *app* inherit that context.
 
-    *policy*: the options of `Policy`; what is not given is read from ``app.config`` and from the environment, now.
-    Raises `PolicyError` for a wrong option, and patches nothing; a wrong option in the environment is one line on
-    stderr instead, and nothing is patched. Installing again replaces the policy. *app* is held weakly.
+    *policy*: the options of `Policy`; what is not given is read from ``app.config`` and from the environment when the
+    first thread is started in a context of *app*. A wrong option in the config is logged then, and nothing of *app* is
+    inherited. Raises `TypeError` if *app* is no Flask app, and `PolicyError` for a wrong keyword; a wrong option in the
+    environment is one line on stderr. In all three cases nothing is patched. Installing again replaces the policy, and
+    has the config read again. *app* is held weakly. With ``FLASKTHREADS_AUTOPATCH=0`` in the environment, nothing
+    happens.
     """
-    app = real(app)
-    resolved = _resolve_or_say(policy, app.config)
-    if resolved is None:
+    app = _flask_app(app, "install")
+    if _resolved(policy) is None:
         return
+    _state.patches.watch_imports()
     with _state.lock:
-        _state.patches.apply()
-        dump_signal.install()
-        app.extensions[EXTENSION] = resolved
-        _state.apps.add(app)
-        _state.installed.add(app)
+        before = app_policies.set_installed(app, policy)
+        try:
+            _settle()
+        except BaseException:
+            app_policies.set_uninstalled(app, before)
+            raise
+
+
+init_app = install
+"""`install`, under the name that factories call which loop over extensions."""
 
 
 def uninstall(app: Flask) -> None:
-    """Take `install` back for *app*; nothing happens if it is not installed.
+    """Take `install` back for *app*; nothing happens if it is not installed. Raises `TypeError` if it is no Flask app.
 
     While `enable` is in force, *app* falls back to that. With the last app the patches are taken out, as by `disable`.
     """
-    app = real(app)
+    app = _flask_app(app, "uninstall")
     with _state.lock:
-        if app in _state.installed:
-            _state.installed.discard(app)
-            _forget(app)
-            if not _state.installed and _state.keywords is None:
-                _revert()
+        if app_policies.set_uninstalled(app):
+            _settle()
 
 
 def enable(**policy: t.Any) -> Handle:
@@ -97,19 +106,23 @@ def enable(**policy: t.Any) -> Handle:
     *policy*: the options of `Policy`; what is not given is read from the environment, and from each app's config
     when the first thread is started in a context of it. An app that is installed keeps its own policy. Raises
     `PolicyError` for a wrong keyword, and patches nothing; a wrong option in the environment is one line on stderr,
-    and nothing is patched; a wrong one in an app's config is logged, and that app is left alone.
+    and nothing is patched; a wrong one in an app's config is logged, and that app is left alone. With
+    ``FLASKTHREADS_AUTOPATCH=0`` in the environment, nothing happens.
 
     Enabling again replaces the policy. The handle can be used as a context manager, which disables at the end.
     """
-    resolved = _resolve_or_say(policy, {})
+    resolved = _resolved(policy)
     if resolved is not None:
+        _state.patches.watch_imports()
         with _state.lock:
-            _state.patches.apply()
-            dump_signal.install()
-            _state.keywords, _state.policy = policy, resolved
-            _state.refused.clear()
-            for app in _state.apps - _state.installed:
-                _forget(app)
+            before = app_policies.set_enabled(policy), _state.policy
+            _state.policy = resolved
+            try:
+                _settle()
+            except BaseException:
+                app_policies.set_enabled(before[0])
+                _state.policy = before[1]
+                raise
     return Handle()
 
 
@@ -121,26 +134,26 @@ def disable() -> None:
     Threads and tasks that inherited before keep what they have.
     """
     with _state.lock:
-        _state.keywords = _state.policy = None
-        _state.installed.clear()
-        for app in list(_state.apps):
-            _forget(app)
-        _revert()
+        _state.policy = None
+        app_policies.forget_all()
+        _settle()
 
 
 def is_enabled() -> bool:
     """Whether the patches are applied."""
-    return _state.patches.applied
+    return _state.has_patches() and _state.patches.applied
 
 
 def status() -> Status:
     """What is on, and what lies on each patch point."""
+    patches = _state.patches
     with _state.lock:
+        apps, refused = app_policies.found()
         return Status(
-            enabled=_state.patches.applied,
+            enabled=patches.applied,
             policy=_state.policy,
-            apps=tuple((app.name, app.extensions[EXTENSION]) for app in sorted(_state.apps, key=lambda app: app.name)),
-            patch_points=_state.patches.describe(),
+            apps=apps,
+            patch_points=patches.describe(),
             versions={
                 "flaskthreads_autopatch": __version__,
                 "python": platform.python_version(),
@@ -148,46 +161,51 @@ def status() -> Status:
             },
             gil=getattr(sys, "_is_gil_enabled", lambda: True)(),
             thread_inherit_context=THREADS_INHERIT_CONTEXT,
+            refused=refused,
+            kill_switch=is_killed(),
         )
 
 
-def policy_for(app: Flask) -> Policy | None:
-    """The policy of *app*; None if nothing of it is inherited."""
-    policy: Policy | None = app.extensions.get(EXTENSION)
-    if policy is None and _state.keywords is not None:
-        return _adopt(app)
-    return policy
+def _settle() -> None:
+    """Apply the patches if they are wanted, else revert them. Called with the lock held.
 
-
-def policy_or_default(app: Flask) -> Policy:
-    """The policy of *app*, or what its config and the environment say if it has none. Raises `PolicyError`."""
-    return policy_for(app) or resolve({}, app.config, os.environ)
-
-
-def _adopt(app: Flask) -> Policy | None:
-    """The policy of an app that is met for the first time since `enable`."""
-    with _state.lock:
-        if _state.keywords is None or app in _state.refused:
-            return None
+    A signal handler or a finalizer may switch while its own thread is in here. Its call then only notes that there is
+    more to do, which the interrupted call does (H32).
+    """
+    _state.is_settled = False
+    while not (_state.is_settled or _state.is_settling):
+        _state.is_settling = True
         try:
-            policy = app.extensions[EXTENSION] = resolve(_state.keywords, app.config, os.environ)
-        except PolicyError:
-            _state.refused.add(app)
-            log(logging.ERROR, "The threads of %r do not inherit its context.", app, exc_info=True)
-            return None
-        _state.apps.add(app)
-        return policy
+            _state.is_settled = True
+            if app_policies.is_wanted():
+                _state.patches.apply()
+                dump_signal.install()
+            elif _state.has_patches():
+                _state.patches.revert()
+                dump_signal.uninstall()
+                parents.stop_watching()
+        finally:
+            _state.is_settling = False
 
 
-def _revert() -> None:
-    _state.patches.revert()
-    dump_signal.uninstall()
-    parents.stop_watching()
+def _resolved(keywords: dict[str, t.Any]) -> Policy | None:
+    """Return the policy that *keywords* and the environment make; None if the environment keeps the library off."""
+    resolve(keywords, {}, {})  # A wrong keyword is the program's mistake: it is raised whatever the environment says.
+    if is_killed():
+        return None
+    try:
+        return resolve(keywords, {}, os.environ)
+    except PolicyError as error:
+        # A typo in the environment must not take a process down.
+        say(f"{error} Nothing is patched.")
+        return None
 
 
-def _forget(app: Flask) -> None:
-    app.extensions.pop(EXTENSION, None)
-    _state.apps.discard(app)
+def _flask_app(app: Flask, called: str) -> Flask:
+    found: object = real(app)
+    if not isinstance(found, Flask):
+        raise TypeError(f"{called}() takes the Flask app itself, not {shown(found)}. Call it where the app is made.")
+    return found
 
 
 def _version(name: str) -> str:
@@ -203,33 +221,35 @@ def real(app: Flask) -> Flask:
     return app if get is None else t.cast(Flask, get())
 
 
-def _resolve_or_say(keywords: dict[str, t.Any], config: t.Mapping[str, t.Any]) -> Policy | None:
-    try:
-        return resolve(keywords, config, os.environ)
-    except PolicyError as error:
-        if error.source != ENVIRONMENT:
-            raise
-        # A typo in the environment must not take a process down.
-        say(f"{error} Nothing is patched.")
-        return None
-
-
 class _State:
+    patches: Layers
+
     def __init__(self) -> None:
-        self.patches = Layers(POINTS, LATE_POINTS, policy_for)
-        self.keywords: dict[str, t.Any] | None = None
-        """What `enable` was called with; None unless it is in force."""
         self.policy: Policy | None = None
-        """What that makes, with the environment."""
-        self.apps: weakref.WeakSet[Flask] = weakref.WeakSet()
-        """The apps that have a policy: installed ones, and those met since `enable`."""
-        self.installed: weakref.WeakSet[Flask] = weakref.WeakSet()
-        self.refused: weakref.WeakSet[Flask] = weakref.WeakSet()
-        """Apps met since `enable` whose config has a wrong option."""
+        """What the keywords of `enable` and the environment make; None unless it is in force."""
+        self.is_settling = False
+        self.is_settled = True
         self.renew_lock()
 
     def renew_lock(self) -> None:
-        self.lock = self.patches.lock = threading.RLock()
+        self.lock = threading.RLock()
+        if self.has_patches():
+            self.patches.lock = self.lock
+
+    def has_patches(self) -> bool:
+        return "patches" in vars(self)
+
+    def __getattr__(self, name: str) -> Layers:
+        # Made when they are first asked for, because they import wrapt. With the kill switch nobody asks, in case the
+        # fault lies there.
+        if name != "patches":
+            raise AttributeError(name)
+        from .layers import Layers
+        from .points import LATE_POINTS, POINTS
+
+        made = Layers(POINTS, LATE_POINTS, policy_for, self.lock)
+        # Another thread, or a signal handler in this one, may have been faster.
+        return t.cast("Layers", vars(self).setdefault("patches", made))
 
 
 _state = _State()

@@ -205,6 +205,28 @@ def test_an_option_that_ignores_the_environment(option):
     assert (done.stdout, done.stderr) == ("False\n", "")
 
 
+ENABLE = "import flask, flaskthreads_autopatch as f; f.enable(); print(f.is_enabled(), f.status().kill_switch)"
+
+
+@pytest.mark.parametrize("option, seen", [("-B", "False True\n"), ("-E", "True False\n"), ("-I", "True False\n")])
+def test_an_option_that_ignores_the_environment_ignores_the_kill_switch_too(option, seen):
+    done = python(ENABLE, option, FLASKTHREADS_AUTOPATCH="0")
+    assert (done.stdout, done.stderr) == (seen, "")
+
+
+@pytest.mark.parametrize("word, on", [("0", False), ("1", True), ("", True)])
+def test_the_kill_switch_wins_over_code_where_a_start_up_file_reads_it(word, on):
+    done = python(ENABLE, **ON | {"FLASKTHREADS_AUTOPATCH": word})
+    assert (done.stdout, done.stderr) == (f"{on} {not on}\n", "")
+
+
+def test_a_misspelt_kill_switch_is_one_line_where_it_is_read_and_wins_over_nothing():
+    done = python(ENABLE, **ON | {"FLASKTHREADS_AUTOPATCH": "offf"})
+    assert done.stdout == "True False\n"
+    assert done.stderr.startswith("flaskthreads_autopatch: FLASKTHREADS_AUTOPATCH='offf' (environment): ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_without_site():
     done = python("import sys; print('flaskthreads_autopatch' in sys.modules, len(sys.meta_path))", "-S", **ON)
     assert (done.stdout, done.stderr) == ("False 3\n", "")

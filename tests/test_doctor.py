@@ -188,6 +188,49 @@ def test_the_command_with_a_legacy_app():
     assert ask(*LAUNCHER, *command)[0] == 0
 
 
+@pytest.mark.parametrize("way", [(), LAUNCHER])
+def test_the_command_with_the_kill_switch(tmp_path, way):
+    (tmp_path / "kiosk.py").write_text(APP)
+    command = (*way, *DOCTOR, "--app", "kiosk:create_app")
+    exit_status, found = ask(*command, cwd=tmp_path, FLASKTHREADS_AUTOPATCH="Off")
+    assert (exit_status, found["well"]) == (1, False)
+    [problem] = found["problems"]
+    assert problem.startswith("FLASKTHREADS_AUTOPATCH='Off' in the environment disables the library: ")
+    status = found["status"]
+    assert (status["kill_switch"], status["enabled"], status["apps"]) == (True, False, [])
+    shown = run(*way, script("flaskthreads-autopatch"), "status", FLASKTHREADS_AUTOPATCH="Off")
+    assert shown.returncode == 0
+    assert problem.split(" Remove ")[0] in shown.stdout.splitlines()
+
+
+def test_the_command_with_a_wrong_option_in_the_config(tmp_path):
+    # It is set after install(), as by a factory that loads its config last.
+    wrong = APP.replace("    return app", "    app.config['FLASKTHREADS_AUTOPATCH_PRELOAD'] = 'maybe'\n    return app")
+    (tmp_path / "kiosk.py").write_text(wrong)
+    error = "PolicyError: FLASKTHREADS_AUTOPATCH_PRELOAD='maybe' (Flask config)"
+    done = run(*DOCTOR, "--app", "kiosk:create_app", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].startswith(f"The threads of 'kiosk' inherit nothing: {error}")
+    assert done.stderr.startswith(f"The threads of <Flask 'kiosk'> do not inherit its context: {error}")
+    assert done.stderr.count("\n") == 1
+
+    # Status starts no thread, and shows it all the same.
+    command = (script("flaskthreads-autopatch"), "status", "--app", "kiosk:create_app")
+    exit_status, status = ask(*command, cwd=tmp_path)
+    assert (exit_status, status["enabled"], status["apps"]) == (0, True, [])
+    [refused] = status["refused"]
+    assert refused["name"] == "kiosk" and refused["error"].startswith(error)
+    assert any(error in line for line in run(*command, cwd=tmp_path).stdout.splitlines())
+
+
+def test_the_wrong_config_of_another_app_is_a_problem_too(installed):
+    other = Flask("other")
+    other.config["FLASKTHREADS_AUTOPATCH_SHARE"] = "maybe"
+    flaskthreads_autopatch.install(other)
+    [problem] = problems(installed)
+    assert problem.startswith("The threads of 'other' inherit nothing: PolicyError: ")
+
+
 def test_the_command_where_the_variable_is_set_and_nobody_reads_it():
     exit_status, found = ask(*DOCTOR, FLASKTHREADS_AUTOPATCH=1)
     assert exit_status == 1

@@ -28,15 +28,18 @@ class Cycle:
         self.me = self
 
 
-def interrupted(files, operation, interrupt):
+def interrupted(files, operation, interrupt, step=1):
     '''Call *operation* once for each of its instructions in *files*, and *interrupt* at that instruction.
 
     Yields what each call has returned.
     '''
     signal.signal(signal.SIGUSR1, lambda number, frame: interrupt())
+    # A collection then looks at what is new, and takes no time.
+    gc.collect()
+    gc.freeze()
     at = 0
     while True:
-        at += 1
+        at += step
         left, cycle = at, Cycle()
         if KIND == "finalizer":
             weakref.finalize(cycle, interrupt).atexit = False
@@ -145,6 +148,100 @@ for kept in interrupted("overdue.py", capture, lambda: seen.append(user_in_threa
     del kept
     gc.collect()
 assert set(seen) == {"other"}
+print("done")
+""",
+    )
+
+
+SWITCHING = """
+from flaskthreads_autopatch import app_policies, points
+import wrapt
+
+app, other = Flask("app"), Flask("other")
+OURS = "flaskthreads_autopatch."
+
+
+def attributes():
+    owners = ((p.name, *wrapt.resolve_path(p.module, p.attribute)[:2]) for p in points.POINTS)
+    return {name: vars(owner).get(attribute) for name, owner, attribute in owners}
+
+
+BORN_WITH = attributes()
+
+
+def check():
+    '''The library is on as a whole, or off as a whole.'''
+    on = app_policies.is_wanted()
+    assert flaskthreads_autopatch.is_enabled() is on
+    layers = flaskthreads_autopatch.status().patch_points
+    for name, origins in layers.items():
+        assert sum(origin.startswith(OURS) for origin in origins) == on, (name, origins)
+    for each in (app, other):
+        known = app_policies._state.known.get(id(each))
+        covered = app_policies._state.keywords is not None or known is not None
+        assert (user_in_thread(each) == each.name) is covered, (each, known)
+    flaskthreads_autopatch.disable()
+    changed = [name for name, value in attributes().items() if value is not BORN_WITH[name]]
+    assert not changed and not app.extensions and not other.extensions, changed
+
+
+def install():
+    flaskthreads_autopatch.install(app)
+
+def enable():
+    flaskthreads_autopatch.enable()
+
+def disable():
+    flaskthreads_autopatch.disable()
+
+def uninstall():
+    flaskthreads_autopatch.uninstall(app)
+
+def install_other():
+    flaskthreads_autopatch.install(other)
+
+def start():
+    user_in_thread(app)
+    user_in_thread(other)
+
+def nothing():
+    pass
+"""
+
+
+# What is on before, the call that is interrupted, and what interrupts it.
+CALLS = [("nothing", "install"), ("install", "enable"), ("install", "uninstall"), ("enable", "start")]
+INTERRUPTS = {"signal": ["disable", "install_other", "start"], "finalizer": ["disable"]}
+
+
+@pytest.mark.parametrize("kind", INTERRUPTS)
+@pytest.mark.parametrize("before, call", CALLS)
+def test_h32_a_switch_that_is_interrupted(kind: str, before: str, call: str) -> None:
+    run(
+        kind,
+        f"""{SWITCHING}
+for interrupt in ({", ".join(INTERRUPTS[kind])},):
+    {before}()
+    for _ in interrupted(("switch.py", "app_policies.py"), {call}, interrupt):
+        check()
+        {before}()
+    flaskthreads_autopatch.disable()
+print("done")
+""",
+    )
+
+
+@pytest.mark.parametrize("interrupt", ["start", "disable"])
+@pytest.mark.parametrize("before, call", [("nothing", "install"), ("install", "uninstall")])
+def test_h32_layers_whose_putting_on_or_off_is_interrupted(before: str, call: str, interrupt: str) -> None:
+    # Most instructions of a switch are here, many times the same for each patch point: one in thirteen is tried.
+    run(
+        "signal",
+        f"""{SWITCHING}
+{before}()
+for _ in interrupted("layers.py", {call}, {interrupt}, 13):
+    check()
+    {before}()
 print("done")
 """,
     )

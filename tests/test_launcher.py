@@ -20,7 +20,33 @@ SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], os.environ['PYTHON
 
 @pytest.mark.parametrize("launcher", [LAUNCHER, AS_MODULE])
 def test_the_command_is_switched_on(launcher):
-    done = run(*launcher, sys.executable, "-c", IS_ON, FLASKTHREADS_AUTOPATCH="0")
+    done = run(*launcher, sys.executable, "-c", IS_ON)
+    assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
+
+
+@pytest.mark.parametrize("launcher", [LAUNCHER, AS_MODULE, (sys.executable, "-I", *AS_MODULE[1:])])
+@pytest.mark.parametrize("word", ["0", " Off "])
+def test_the_kill_switch_wins_and_the_command_runs_without_us(launcher, word):
+    code = f"{IS_ON}; import os; print(repr(os.environ['FLASKTHREADS_AUTOPATCH']), os.environ.get('PYTHONPATH'))"
+    done = run(*launcher, sys.executable, "-c", f"{code}; sys.exit(7)", FLASKTHREADS_AUTOPATCH=word)
+    assert (done.stdout, done.stderr, done.returncode) == (f"False\n{word!r} None\n", "", 7)
+
+
+def test_the_kill_switch_wins_over_a_launcher_further_out():
+    inner = ("env", "FLASKTHREADS_AUTOPATCH=0", *LAUNCHER, sys.executable, "-c", IS_ON)
+    done = run(*LAUNCHER, *inner)
+    assert (done.stdout, done.stderr, done.returncode) == ("False\n", "", 0)
+
+
+def test_the_kill_switch_wins_over_the_code_of_the_command():
+    code = "import flask, flaskthreads_autopatch as f; f.install(flask.Flask('x')); f.enable(); print(f.is_enabled())"
+    assert run(*LAUNCHER, sys.executable, "-c", code, FLASKTHREADS_AUTOPATCH="no").stdout == "False\n"
+    assert run(*LAUNCHER, sys.executable, "-c", code).stdout == "True\n"
+
+
+@pytest.mark.parametrize("word", ["", "1", "offf"])
+def test_any_other_value_is_none(word):
+    done = run(*LAUNCHER, sys.executable, "-c", IS_ON, FLASKTHREADS_AUTOPATCH=word)
     assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
 
 

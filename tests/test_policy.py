@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import typing as t
 
@@ -79,12 +80,14 @@ def test_a_wrong_option_is_named_with_its_value_and_what_is_allowed(
 ) -> None:
     app.config.update(config)
     with pytest.raises(PolicyError) as caught:
-        install(app, **keywords)
+        resolve(keywords, app.config, {})
     assert isinstance(caught.value, ValueError)
     for words in said:
         assert words in str(caught.value)
     assert not is_enabled()
     if keywords:
+        with pytest.raises(PolicyError, match=re.escape(str(caught.value))):
+            install(app, **keywords)
         with pytest.raises(PolicyError):
             enable(**keywords)
         with pytest.raises((PolicyError, TypeError)):

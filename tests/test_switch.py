@@ -18,6 +18,7 @@ from flask import Flask, g
 
 import flaskthreads_autopatch
 from flaskthreads_autopatch import (
+    PolicyError,
     disable,
     doctor,
     enable,
@@ -128,20 +129,291 @@ def test_an_installed_app_keeps_its_policy_under_enable(app: Flask) -> None:
 def test_install_takes_the_proxy(app: Flask) -> None:
     with app.app_context():
         install(flask.current_app)  # type: ignore[arg-type]
+        assert in_thread(is_inherited)
         assert app.extensions[EXTENSION] == flaskthreads_autopatch.Policy()
         uninstall(flask.current_app)  # type: ignore[arg-type]
     assert app.extensions == {}
 
 
-def test_a_wrong_option_in_the_config_of_an_app_met_later(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
-    app.config["FLASKTHREADS_AUTOPATCH_SHARE"] = "maybe"
-    enable()
+@pytest.mark.parametrize("wrong", [None, "shop", flask.Blueprint("shop", __name__), Flask, object()], ids=str)
+def test_what_is_no_flask_app_is_a_type_error_that_says_so(wrong: t.Any) -> None:
+    for call in (install, flaskthreads_autopatch.init_app, uninstall):
+        with pytest.raises(TypeError, match=r"^(un)?install\(\) takes the Flask app itself, not .+\. Call it where"):
+            call(wrong)
+    assert not is_enabled()
+    assert changed() == []
+
+
+def test_init_app_is_install(app: Flask) -> None:
+    """What factories do that keep their extensions in a list."""
+    assert flaskthreads_autopatch.init_app is install
+    for extension in [flaskthreads_autopatch]:
+        extension.init_app(app)
+    assert inherits(app)
+    uninstall(app)
     assert not inherits(app)
+
+
+# The app's config
+
+
+def switch_on(way: str, app: Flask, **policy: t.Any) -> None:
+    if way == "install":
+        install(app, **policy)
+    else:
+        enable(**policy)
+
+
+WAYS = pytest.mark.parametrize("way", ["install", "enable"])
+SHARE, EXCLUDE = "FLASKTHREADS_AUTOPATCH_SHARE", "FLASKTHREADS_AUTOPATCH_EXCLUDE"
+
+
+def names(app: Flask) -> list[str]:
+    """The entries of ``g`` that a thread sees."""
+    with app.app_context():
+        g.user, g.token = "alice", "s3cret"
+        return in_thread(lambda: sorted(g))
+
+
+@WAYS
+def test_the_config_counts_as_it_is_at_the_first_capture(app: Flask, way: str) -> None:
+    switch_on(way, app)
+    app.config[EXCLUDE] = "token"
+    assert names(app) == ["user"]
+    # From then on it is settled, until the app is switched on again.
+    app.config[EXCLUDE] = "user"
+    assert names(app) == ["user"]
+    assert dict(status().apps)[app.name].exclude == ("token",)
+    switch_on(way, app)
+    assert names(app) == ["token"]
+    assert dict(status().apps)[app.name].source("exclude") == "Flask config"
+
+
+def test_before_the_first_capture_status_shows_what_the_config_makes_now(app: Flask) -> None:
+    install(app, preload=True)
+    app.config[EXCLUDE] = "token"
+    assert status().apps == (("tests", flaskthreads_autopatch.Policy(preload=True, exclude=("token",))),)
+    # Looking settles nothing.
+    app.config[EXCLUDE] = "user"
+    assert status().apps == (("tests", flaskthreads_autopatch.Policy(preload=True, exclude=("user",))),)
+    app.config[SHARE] = "maybe"
+    assert status().apps == ()
+    assert [name for name, _ in status().refused] == ["tests"]
+    app.config[SHARE] = False
+    assert names(app) == ["token"]
+
+
+@WAYS
+@pytest.mark.parametrize("option, value", [("SHARE", "maybe"), ("SHAIR", 1), ("EXCLUDE", 5)])
+def test_a_wrong_option_in_the_config_is_logged_once_and_that_app_inherits_nothing(
+    app: Flask, way: str, option: str, value: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = Flask("other")
+    install(other)
+    switch_on(way, app)
+    app.config[f"FLASKTHREADS_AUTOPATCH_{option}"] = value
+    for _ in range(3):
+        assert not inherits(app)
+    [record] = [record for record in caplog.records if record.name == "flaskthreads_autopatch"]
+    assert (record.levelname, record.exc_info) == ("ERROR", None)
+    error = f"PolicyError: FLASKTHREADS_AUTOPATCH_{option}={value!r} (Flask config)"
+    assert record.getMessage().startswith(f"The threads of {app!r} do not inherit its context: {error}")
+    [(name, refused)] = status().refused
+    assert name == "tests" and refused.startswith(error)
+    assert [name for name, _ in status().apps] == ["other"]
+    assert inherits(other)
+    # Correcting it is not enough: what is on does not change behind anybody's back.
+    del app.config[f"FLASKTHREADS_AUTOPATCH_{option}"]
     assert not inherits(app)
-    assert caplog.text.count("PolicyError: FLASKTHREADS_AUTOPATCH_SHARE='maybe' (Flask config)") == 1
-    assert inherits(Flask("other"))
-    app.config["FLASKTHREADS_AUTOPATCH_SHARE"] = True
+    switch_on(way, app)
+    assert inherits(app)
+    assert status().refused == ()
+
+
+@WAYS
+def test_what_a_config_raises_is_not_raised_from_start_or_submit(
+    app: Flask, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Unreadable:
+        def __str__(self) -> str:
+            raise LookupError("no text")
+
+    app.config[SHARE] = Unreadable()
+    switch_on(way, app)
+    assert not inherits(app)
+    [record] = caplog.records
+    assert "LookupError: no text" in record.getMessage()
+
+
+@WAYS
+def test_the_explicit_api_raises_for_a_wrong_option_in_the_config(
+    app: Flask, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    switch_on(way, app, exclude=["token"])
+    app.config[SHARE] = "maybe"
+    with app.app_context():
+        g.user, g.token = "alice", "s3cret"
+        for _ in range(2):
+            with pytest.raises(PolicyError, match="FLASKTHREADS_AUTOPATCH_SHARE='maybe'"):
+                flaskthreads_autopatch.AppContextThread()
+            with pytest.raises(PolicyError, match="FLASKTHREADS_AUTOPATCH_SHARE='maybe'"):
+                flaskthreads_autopatch.copy_current_app_context(user)
+        assert len(caplog.records) == 1
+        # Corrected, it works, with the keywords that the app was given.
+        app.config[SHARE] = False
+        assert flaskthreads_autopatch.copy_current_app_context(lambda: sorted(g))() == ["user"]
+
+
+def test_a_wrong_option_in_the_environment_at_the_first_capture(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(app)
+    monkeypatch.setenv(SHARE, "maybe")
+    assert not inherits(app)
+    assert caplog.text.count("PolicyError: FLASKTHREADS_AUTOPATCH_SHARE='maybe' (environment)") == 1
+
+
+def test_a_refused_app_is_held_weakly(caplog: pytest.LogCaptureFixture) -> None:
+    app = Flask("short-lived")
+    app.config[SHARE] = "maybe"
+    install(app)
+    with app.app_context():
+        assert not in_thread(is_inherited)
+    [record] = caplog.records  # kept
+    gone = weakref.ref(app)
+    del app
+    gc.collect()
+    assert gone() is None and "short-lived" in record.getMessage()
+    assert status().refused == ()
+
+
+def test_two_threads_that_meet_an_app_first_agree_on_its_policy(app: Flask) -> None:
+    read, both = [], threading.Barrier(2)
+
+    class Config(flask.Config):
+        def __iter__(self) -> t.Iterator[str]:
+            read.append(threading.get_ident())
+            if len(read) <= 2:
+                both.wait(30)
+            return super().__iter__()
+
+    app.config = Config(app.root_path, app.config)
+    install(app)
+    read.clear()
+
+    def meet() -> bool:
+        with app.app_context():
+            return in_thread(is_inherited)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda _: meet(), range(2))) == [True, True]
+    policy = app.extensions[EXTENSION]
+    assert len(set(read)) == 2 and inherits(app)
+    assert app.extensions[EXTENSION] is policy
+
+
+def test_disabled_while_the_config_is_read_nothing_is_left_on(app: Flask) -> None:
+    class Config(flask.Config):
+        def __iter__(self) -> t.Iterator[str]:
+            if then:
+                then.pop()()
+            return super().__iter__()
+
+    app.config = Config(app.root_path, app.config)
+    then: list[t.Callable[[], object]] = []
+    for way in ("install", "enable"):
+        switch_on(way, app)
+        then = [disable]
+        assert not inherits(app)
+        assert app.extensions == {} and status().apps == ()
+        switch_on(way, app)
+        then = [lambda: install(app, request=False)]
+        assert inherits(app)
+        assert app.extensions[EXTENSION] == flaskthreads_autopatch.Policy(request=False)
+        disable()
+
+
+# The kill switch
+
+
+KILLS = pytest.mark.parametrize("word", ["0", "False", " no ", "OFF"])
+
+
+@KILLS
+def test_the_kill_switch_wins_over_install_and_enable(
+    app: Flask, word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FLASKTHREADS_AUTOPATCH", word)
+    install(app, share=True)
+    flaskthreads_autopatch.init_app(app)
+    with enable(exclude=["token"]):
+        assert not is_enabled()
+        assert not inherits(app)
+    assert changed() == []
+    assert app.extensions == {}
+    found = status()
+    assert (found.kill_switch, found.enabled, found.policy, found.apps) == (True, False, None, ())
+    assert capsys.readouterr().err == ""
+    uninstall(app)
+    disable()
+    monkeypatch.delenv("FLASKTHREADS_AUTOPATCH")
+    assert not inherits(app)
+    assert not status().kill_switch
+
+
+def test_with_the_kill_switch_a_mistake_in_the_program_is_still_one(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FLASKTHREADS_AUTOPATCH", "0")
+    monkeypatch.setenv("FLASKTHREADS_AUTOPATCH_PRELOAD", "maybe")
+    with pytest.raises(PolicyError, match="share='maybe'"):
+        install(app, share="maybe")
+    with pytest.raises(PolicyError, match="shair"):
+        enable(shair=True)
+    with pytest.raises(TypeError, match="Flask app"):
+        install(None)  # type: ignore[arg-type]
+    # What is wrong in the environment changes nothing, and is not reported.
     enable()
+    assert not is_enabled() and capsys.readouterr().err == ""
+
+
+def test_with_the_kill_switch_the_explicit_api_works(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASKTHREADS_AUTOPATCH", "off")
+    install(app)
+    app.config[EXCLUDE] = "token"
+    with app.app_context(), flaskthreads_autopatch.ThreadPoolWithAppContextExecutor(1) as pool:
+        g.user, g.token = "alice", "s3cret"
+        assert pool.submit(lambda: sorted(g)).result(30) == ["user"]
+        assert flaskthreads_autopatch.copy_current_app_context(user)() == "alice"
+        seen: list[str] = []
+        thread = flaskthreads_autopatch.AppContextThread(target=lambda: seen.append(user()))
+        thread.start()
+        thread.join(30)
+    assert seen == ["alice"] and app.extensions == {}
+
+
+@pytest.mark.parametrize("word", ["", " ", "1", "offf", "of", "none", "00", "-1", "disable"])
+def test_no_other_value_is_a_kill_switch(app: Flask, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASKTHREADS_AUTOPATCH", word)
+    install(app)
+    assert inherits(app) and not status().kill_switch
+    disable()
+    enable()
+    assert inherits(app)
+
+
+def test_the_kill_switch_is_read_by_each_call_and_reverts_nothing(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(app)
+    monkeypatch.setenv("FLASKTHREADS_AUTOPATCH", "0")
+    assert inherits(app)
+    assert (status().enabled, status().kill_switch) == (True, True)
+    install(app, share=True)
+    assert not app.extensions[EXTENSION].share
+    disable()
+    install(app)
+    assert not inherits(app)
+    monkeypatch.setenv("FLASKTHREADS_AUTOPATCH", "1")
+    install(app)
     assert inherits(app)
 
 
@@ -353,6 +625,23 @@ def test_a_run_that_is_called_through_func_as_sentry_does(app: Flask) -> None:
         threading.Thread.start = below  # type: ignore[method-assign]
 
 
+def test_patches_that_fail_half_way_leave_what_was_on(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    other, bogus = Flask("other"), PatchPoint("threading", "Thread.no_such_method", lambda *args: None)
+    install(app, request=False)
+    enable(share=True)
+    on = attributes()
+    for switch_on in (enable, lambda: install(app), lambda: install(other)):
+        with monkeypatch.context() as patch, pytest.raises(wrapt.PathResolutionError):
+            patch.setattr(switch._state.patches, "points", (*points.POINTS, bogus))
+            switch_on()
+        assert is_enabled() and all(found is on[name] for name, found in attributes().items())
+        assert status().policy == flaskthreads_autopatch.Policy(share=True)
+        assert [name for name, _ in status().apps] == ["tests"]
+    assert inherits(app)
+    disable()
+    assert not inherits(app)
+
+
 def test_patches_that_fail_half_way_are_taken_back(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     bogus = PatchPoint("threading", "Thread.no_such_method", lambda *args: None)
     for switch_on in (enable, lambda: install(app)):
@@ -394,6 +683,22 @@ def run_python(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
+
+
+def test_with_the_kill_switch_wrapt_is_not_imported() -> None:
+    code = """
+import os, sys
+os.environ["FLASKTHREADS_AUTOPATCH"] = "0"
+from flask import Flask
+import flaskthreads_autopatch
+app = Flask("killed")
+flaskthreads_autopatch.install(app)
+with flaskthreads_autopatch.enable():
+    pass
+flaskthreads_autopatch.uninstall(app)
+print(flaskthreads_autopatch.is_enabled(), "wrapt" in sys.modules)
+"""
+    assert run_python(code) == "False False\n"
 
 
 def test_importing_the_package_imports_neither_flask_nor_wrapt() -> None:
