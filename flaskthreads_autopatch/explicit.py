@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import typing as t
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from . import flask_context
 from .binding import BoundRun, bind, bind_once, bind_run, keep, kept
 from .capture import capture
 from .clean_context import clean_context
+from .lazy_map import current, map_lazily
 from .snapshot import Snapshot
 from .suppression import THREADS_INHERIT_CONTEXT, P, R, suppress_inheritance
 from .switch import policy_or_default
@@ -80,8 +81,18 @@ class ThreadPoolWithAppContextExecutor(ThreadPoolExecutor):
         """Schedule ``fn(*args, **kwargs)``. Raises `RuntimeError` if there is no app context to inherit."""
         if self._is_shut_down:
             return super().submit(fn, *args, **kwargs)  # which raises
-        snapshot = _snapshot_or_none() or self._made_in or _snapshot("ThreadPoolWithAppContextExecutor.submit()")
+        snapshot = lazy.snapshot if (lazy := current()) is not None else None
+        snapshot = snapshot or self._snapshot("submit")
         return _start_clean(super().submit, bind_once(fn, snapshot), *args, **kwargs)
+
+    def map(self, fn: Callable[..., R], *iterables: Iterable[t.Any], **options: t.Any) -> Iterator[R]:
+        """Schedule *fn* for each item, as `ThreadPoolExecutor.map` does, in one context even if that submits lazily."""
+        if options.get("buffersize") is None or self._is_shut_down:
+            return super().map(fn, *iterables, **options)
+        return map_lazily(self._snapshot("map"), super().map, (fn, *iterables), options)
+
+    def _snapshot(self, method: str) -> Snapshot:
+        return _snapshot_or_none() or self._made_in or _snapshot(f"ThreadPoolWithAppContextExecutor.{method}()")
 
     def shutdown(self, *args: t.Any, **kwargs: t.Any) -> None:
         """Take no more tasks, as `ThreadPoolExecutor.shutdown` does, and let go of the context it was made in."""

@@ -34,6 +34,7 @@ from .capture import capture
 from .clean_context import clean_context
 from .flask_context import active, is_ending
 from .layers import PatchPoint
+from .lazy_map import IS_LAZY, current, map_lazily, reading
 from .log import log
 from .policy import Policy
 from .snapshot import Snapshot
@@ -143,11 +144,25 @@ def _runs_in_threads(pool: ThreadPoolExecutor) -> bool:
 
 def _submit(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
     ctx = active()
-    if ctx is None or not args or not (_prepare_context is None or _runs_in_threads(pool)):
+    if (ctx is None and not reading) or not args or not (_prepare_context is None or _runs_in_threads(pool)):
         return wrapped(*args, **kwargs)
     fn, rest = args[0], args[1:]
-    snapshot = snapshot_for(policy_for, ctx, fn, rest)
+    if reading and (lazy := current()) is not None:
+        snapshot = None if issubclass(type(fn), BoundCallable) else lazy.snapshot
+    else:
+        snapshot = None if ctx is None else snapshot_for(policy_for, ctx, fn, rest)
     return wrapped(*args, **kwargs) if snapshot is None else wrapped(bind_once(fn, snapshot), *rest, **kwargs)
+
+
+def _executor_map(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
+    if kwargs.get("buffersize") is None or not args or current() is not None:
+        return wrapped(*args, **kwargs)
+    # Not in variables: an exception that is kept, as one of the items', keeps this frame.
+    return map_lazily(_snapshot_of_map(policy_for, args[0]), wrapped, args, kwargs)
+
+
+def _snapshot_of_map(policy_for: PolicyFor, fn: object) -> Snapshot | None:
+    return None if (ctx := active()) is None else snapshot_for(policy_for, ctx, fn)
 
 
 def _add_done_callback(policy_for: PolicyFor, wrapped: Wrapped, future: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
@@ -215,6 +230,7 @@ POINTS: tuple[PatchPoint, ...] = (
     PatchPoint("threading", "Thread.__init__", _init),
     PatchPoint("threading", "Thread.start", _start),
     PatchPoint("concurrent.futures.thread", "ThreadPoolExecutor.submit", _submit),
+    *((PatchPoint("concurrent.futures._base", "Executor.map", _executor_map),) if IS_LAZY else ()),
     PatchPoint("concurrent.futures._base", "Future.add_done_callback", _add_done_callback),
     *(_ON_FLASK_BEFORE_3_2 if flask_context.REUSES_APP_CONTEXT else ()),
 )
