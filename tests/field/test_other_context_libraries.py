@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from flask import Flask, current_app, g, has_request_context, request, session
 
-from .conftest import LIMIT, Compare, in_view
+from .conftest import FLASK_3_2, LIMIT, Compare, in_view
 
 pytestmark = pytest.mark.extensions
 
@@ -92,8 +92,8 @@ def test_tasks_of_flask_executor_have_what_they_had(unchanged: Compare, run: Run
 
     seen, left = unchanged(scenario)
     assert left == ["user"]
-    names = seen[0][2]
-    assert names == (["user"] if push_app_context else [])
+    # From Flask 3.2 on the copied request context comes with a g of its own.
+    assert seen[0][2] == (["user"] if push_app_context and not FLASK_3_2 else [])
     assert seen[0][3] == ("/view", "1 book")
 
 
@@ -156,13 +156,18 @@ def test_flask_executor_closes_what_a_task_opens_where_it_did(unchanged: Compare
 
     (seen, kept), closed = unchanged(scenario)
     assert kept == "of the view"
-    assert seen == [[], [("of task 0", False)]]
-    assert closed == [("of task 0", False), ("of task 1", False), ("of the view", True)]
+    if not FLASK_3_2:  # There a task's two contexts are torn down, and one of them has the view's g.
+        assert seen == [[], [("of task 0", False)]]
+        assert closed == [("of task 0", False), ("of task 1", False), ("of the view", True)]
 
 
 # Flask-Threads
 
+FLASK_THREADS = pytest.mark.skipif(FLASK_3_2, reason="Flask 3.2 refuses to pop a context in another thread")
 
+
+@FLASK_THREADS
+@pytest.mark.filterwarnings("default:'_app_ctx_stack' is deprecated")  # Flask 2.2 and 2.3 warn
 def test_threads_of_flask_threads_have_the_context_object_of_the_view(unchanged: Compare) -> None:
     """Found in its documentation: ``AppContextThread``, joined by the view; it works on the view's own ``g``."""
 
@@ -183,6 +188,8 @@ def test_threads_of_flask_threads_have_the_context_object_of_the_view(unchanged:
     assert unchanged(scenario) == ([(0, ["user"]), (1, ["between", "user"])], ["between", "user"])
 
 
+@FLASK_THREADS
+@pytest.mark.filterwarnings("default:'_app_ctx_stack' is deprecated")  # Flask 2.2 and 2.3 warn
 def test_tasks_of_flask_threads_have_the_context_object_of_the_view(unchanged: Compare) -> None:
     """Found in its documentation: ``ThreadPoolWithAppContextExecutor``, whose tasks are waited for in the view."""
 

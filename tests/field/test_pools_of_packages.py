@@ -16,7 +16,7 @@ import pytest
 from flask import Flask, current_app, g, has_app_context, has_request_context, request
 from werkzeug.serving import make_server
 
-from .conftest import LIMIT, Compare, in_view
+from .conftest import FLASK_3_2, LIMIT, Compare, in_view
 
 pytestmark = pytest.mark.extensions
 
@@ -193,6 +193,8 @@ def test_hooks_of_requests_futures_inherit(off_and_on: OffAndOn) -> None:
 
 # Dash
 
+DASH = pytest.mark.skipif(FLASK_3_2, reason="Dash cannot be installed with Flask 3.2")
+
 
 def by_dash(app: Flask, callback: Callable[[str], object]) -> object:
     """What the browser is sent by Dash when a callback is called with the text "in"."""
@@ -213,6 +215,7 @@ def by_dash(app: Flask, callback: Callable[[str], object]) -> object:
     return client.post("/dash/_dash-update-component", json=body).get_json()["response"]["out"]["children"]
 
 
+@DASH
 def test_a_dash_callback_that_fans_out_with_contexts_of_its_own(unchanged: Compare) -> None:
     """Found in dashboards: a callback that asks several sources by a pool, whose tasks push an app context."""
 
@@ -234,6 +237,7 @@ def test_a_dash_callback_that_fans_out_with_contexts_of_its_own(unchanged: Compa
     assert unchanged(scenario) == expected
 
 
+@DASH
 def test_what_dash_keeps_for_a_callback_is_missing_in_its_tasks_as_it_was(unchanged: Compare) -> None:
     """Found in dashboards that hand ``ctx`` to a task: Dash keeps it in a context variable of its own."""
 
@@ -255,6 +259,7 @@ def test_what_dash_keeps_for_a_callback_is_missing_in_its_tasks_as_it_was(unchan
     assert unchanged(scenario, "install", "enable", "share") in ("LookupError", "MissingCallbackContextException")
 
 
+@DASH
 def test_the_tasks_of_a_dash_callback_inherit(off_and_on: OffAndOn) -> None:
     """With us on only; without us they have no context."""
 
