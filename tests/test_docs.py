@@ -58,9 +58,8 @@ def test_readme_has_the_two_commands() -> None:
     assert re.fullmatch(r"python3 -m venv .*pytest\n", tests)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/options.md"])
-def test_has_every_option(page: str) -> None:
-    rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \|", (pages.ROOT / page).read_text(), re.MULTILINE)
+def test_the_page_of_options_has_every_option() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \|", (pages.ROOT / "docs" / "options.md").read_text(), re.MULTILINE)
     assert rows == [(field.name, repr(field.default)) for field in dataclasses.fields(Policy) if field.init]
 
 
