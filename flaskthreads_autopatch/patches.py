@@ -8,11 +8,10 @@ wrapt gives None as the instance where somebody calls the attribute of the class
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import threading
 import typing as t
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures.thread import ThreadPoolExecutor
 
 from flask import Flask
@@ -178,15 +177,6 @@ def _add_done_callback(policy_for: PolicyFor, wrapped: Wrapped, future: t.Any, a
         callback._self_added()
 
 
-def _serve(policy_for: PolicyFor, wrapped: Wrapped, app: Flask, args: Args, kwargs: Kwargs) -> t.Any:
-    ctx = active()
-    if ctx is None or not flask_context.is_inherited(ctx):
-        return wrapped(*args, **kwargs)
-    context = clean_context()
-    response = context.run(wrapped, *args, **kwargs)
-    return _InContext(response, context) if flask_context.leaves_something_active(context) else response
-
-
 def _push_app_context(policy_for: PolicyFor, wrapped: Wrapped, ctx: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
     if active() is None or ctx is None:
         return wrapped(*args, **kwargs)
@@ -199,41 +189,19 @@ def _push_request_context(policy_for: PolicyFor, wrapped: Wrapped, ctx: t.Any, a
     return flask_context.push_request_context(ctx, lambda: wrapped(*args, **kwargs))
 
 
-class _InContext:
-    """A streaming response, whose request context is still pushed in *context*: read and closed in there."""
-
-    def __init__(self, response: t.Any, context: contextvars.Context) -> None:
-        self._response = response
-        self._iterator = context.run(iter, response)
-        self._context = context
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        return t.cast(bytes, self._context.run(next, self._iterator))
-
-    def close(self) -> None:
-        if hasattr(self._response, "close"):
-            self._context.run(self._response.close)
-
-
 _ON_FLASK_BEFORE_3_2 = (
-    # wsgi_app may be called by itself, and may have been replaced by a middleware that __call__ calls: both.
-    PatchPoint("flask.app", "Flask.__call__", _serve),
-    PatchPoint("flask.app", "Flask.wsgi_app", _serve),
-    PatchPoint("flask.ctx", "RequestContext.push", _push_request_context),
-    PatchPoint("flask.ctx", "AppContext.push", _push_app_context),
+    PatchPoint("flask.ctx", "RequestContext.push", _push_request_context, active),
+    PatchPoint("flask.ctx", "AppContext.push", _push_app_context, active),
 )
 
 POINTS: tuple[PatchPoint, ...] = (
-    PatchPoint("threading", "Thread.__init__", _init),
+    PatchPoint("threading", "Thread.__init__", _init, active),
     PatchPoint("threading", "Thread.start", _start),
-    PatchPoint("concurrent.futures.thread", "ThreadPoolExecutor.submit", _submit),
-    *((PatchPoint("concurrent.futures._base", "Executor.map", _executor_map),) if IS_LAZY else ()),
-    PatchPoint("concurrent.futures._base", "Future.add_done_callback", _add_done_callback),
+    PatchPoint("concurrent.futures.thread", "ThreadPoolExecutor.submit", _submit, active),
+    *((PatchPoint("concurrent.futures._base", "Executor.map", _executor_map, active),) if IS_LAZY else ()),
+    PatchPoint("concurrent.futures._base", "Future.add_done_callback", _add_done_callback, active),
     *(_ON_FLASK_BEFORE_3_2 if flask_context.REUSES_APP_CONTEXT else ()),
 )
 
-LATE_POINTS = (PatchPoint("gevent.threadpool", "ThreadPoolExecutor.submit", _submit),)
+LATE_POINTS = (PatchPoint("gevent.threadpool", "ThreadPoolExecutor.submit", _submit, active),)
 """Patched once their module is imported by somebody else."""

@@ -254,9 +254,12 @@ _WRAPPERS: dict[str, Callable[..., t.Any]] = {
     "imap_unordered": _imap,
     "map": _map,
     "starmap": _map,
-    "terminate": _terminate,
 }
 
-POINTS = tuple(
-    PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", wrapper) for method, wrapper in _WRAPPERS.items()
+POINTS = (
+    *(
+        PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", wrapper, active)
+        for method, wrapper in _WRAPPERS.items()
+    ),
+    PatchPoint("multiprocessing.pool", "ThreadPool.terminate", _terminate),
 )

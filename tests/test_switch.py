@@ -545,7 +545,7 @@ def test_h22_on_twice_where_a_foreign_layer_hides_ours(app: Flask) -> None:
     remove = plain_layer(ThreadPoolExecutor, "submit")
     install(app)
     assert inherits(app)
-    assert [layer.alive for _, layer in switch._state.patches._buried] == [[]]
+    assert [layer.gate() for _, layer in switch._state.patches._buried] == [False]
     disable()
     assert not inherits(app)
     remove()

@@ -22,7 +22,6 @@ from .variables import (
     foreign_request,
     in_transition,
     is_inherited,
-    leaves_something_active,
     without_flask,
 )
 
@@ -63,7 +62,6 @@ __all__ = [
     "is_inherited",
     "is_pushed",
     "leave",
-    "leaves_something_active",
     "lendable",
     "lent_request",
     "own_request",

@@ -60,8 +60,3 @@ def without_flask() -> contextvars.Context:
         if var is not cv_app and var is not cv_request:
             context.run(var.set, value)
     return context
-
-
-def leaves_something_active(context: contextvars.Context) -> bool:
-    """Return whether a Flask context is still pushed in these context variables, as by a streaming response."""
-    return context.get(cv_app) is not None
