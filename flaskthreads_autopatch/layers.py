@@ -22,7 +22,7 @@ class PatchPoint(t.NamedTuple):
     attribute: str
     wrapper: Callable[..., t.Any]
     gate: Callable[[], object] = functools.partial(bool, 1)
-    """Called by wrapt before each call. If the result is false, the wrapper is not called. It should run no Python code:
+    """Called by wrapt before each call. If the result is false, the wrapper is not called. It should run no Python:
     it is most of the price of a call for which there is nothing to do."""
 
     @property
