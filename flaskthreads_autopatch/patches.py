@@ -197,8 +197,9 @@ _ON_FLASK_BEFORE_3_2 = (
 POINTS: tuple[PatchPoint, ...] = (
     PatchPoint("threading", "Thread.__init__", _init, active),
     PatchPoint("threading", "Thread.start", _start),
-    PatchPoint("concurrent.futures.thread", "ThreadPoolExecutor.submit", _submit, active),
-    *((PatchPoint("concurrent.futures._base", "Executor.map", _executor_map, active),) if IS_LAZY else ()),
+    # A lazy map submits while its results are read, which may be where no context is active.
+    PatchPoint("concurrent.futures.thread", "ThreadPoolExecutor.submit", _submit, *(() if IS_LAZY else (active,))),
+    *((PatchPoint("concurrent.futures._base", "Executor.map", _executor_map),) if IS_LAZY else ()),
     PatchPoint("concurrent.futures._base", "Future.add_done_callback", _add_done_callback, active),
     *(_ON_FLASK_BEFORE_3_2 if flask_context.REUSES_APP_CONTEXT else ()),
 )
