@@ -160,8 +160,13 @@ class BoundRun:
 
     def __call__(self, thread: threading.Thread) -> object:
         run = _run_of_class(thread) if self.covered is None else self.covered
-        if _ident(thread) != threading.get_ident():
-            return run()  # run() without start(): the caller's own context is the one that counts
+        if (ident := _ident(thread)) != threading.get_ident():
+            # Code has called run() itself, as a start() that bypasses threading's does, so the caller's context is the
+            # one that counts. Nothing else would release the snapshot.
+            if ident is None:
+                self.snapshot = None
+                self._remove_from(thread)
+            return run()
         snapshot, self.snapshot = self.snapshot, None
         self._remove_from(thread)
         try:
