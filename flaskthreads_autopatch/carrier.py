@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import typing as t
 import weakref
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 
 from flask import Flask
 
@@ -111,12 +111,12 @@ class Carrier:
         text = None if headers is None else headers.get(KEY)
         return self.open(text, context, _block(context))
 
-    def take(self, context: tuple[str, ...] = ()) -> str:
+    def take(self, context: tuple[str, ...] = (), settings: Callable[[Flask], Policy] | None = None) -> str:
         """Return the message for the context that is active here; ``""`` if there is nothing to carry."""
         ctx = flask_context.active()
         if ctx is None or (isinstance(self._app, Flask) and not apps.is_twin(ctx.app, self._app)):
             return ""  # A process may have several apps; a task has the values of its own app only (H40).
-        text = take(ctx, self._allowed, self._settings(ctx.app), self._max_size)
+        text = take(ctx, self._allowed, (settings or self._settings)(ctx.app), self._max_size)
         if not text or not self._signed:
             return text
         try:

@@ -16,7 +16,8 @@ from . import apps, flask_context, suppression, wire
 from .log import log
 from .portable import URL, AllowList, is_header
 
-_REQUIRED = ("REQUEST_METHOD", "wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT")
+_URL = frozenset(URL)
+_REQUIRED = frozenset({"REQUEST_METHOD", "wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT"})
 
 
 class Arrived(t.NamedTuple):
@@ -40,7 +41,7 @@ def read(app: Flask, text: t.Any, allowed: AllowList | None) -> Arrived:
     sender, entries, environ = message.get("app"), message.get("g", {}), message.get("request")
     if type(sender) not in (str, type(None)) or type(entries) is not dict:
         raise wire.unusable("'app' must be text and 'g' an object")
-    if sender is not None and not apps.is_same(sender, own := apps.name_of(app)):
+    if sender is not None and sender != app.import_name and not apps.is_same(sender, own := apps.name_of(app)):
         _warn_of_another(sender, own)
         return _NOTHING
     if allowed is not None:
@@ -51,26 +52,20 @@ def read(app: Flask, text: t.Any, allowed: AllowList | None) -> Arrived:
 
 
 def _environ(found: t.Any, allowed: AllowList | None) -> dict[str, str]:
-    if type(found) is not dict or not all(name in found for name in _REQUIRED):
-        raise wire.unusable(f"'request' must be an object with {', '.join(_REQUIRED)}")
-    if allowed is None:
-        environ = {name: value for name, value in found.items() if name in URL or is_header(name)}
-    else:
+    if type(found) is not dict or not _REQUIRED.issubset(found):
+        raise wire.unusable(f"'request' must be an object with {', '.join(sorted(_REQUIRED))}")
+    if allowed is not None:
         environ = {name: found[name] for name, _ in allowed.environ if name in found}
-    for value in environ.values():
-        # WSGI has the bytes of a header as text.
-        if type(value) is not str or not (value.isascii() or _is_latin(value)):
-            raise wire.unusable("'request' must hold text in latin-1")
+    else:
+        others = [name for name in found.keys() - _URL if not is_header(name)]
+        environ = {name: value for name, value in found.items() if name not in others} if others else found
+    try:
+        # WSGI has the bytes of the URL and of a header as text.
+        "".join(environ.values()).encode("latin-1")
+    except (TypeError, UnicodeEncodeError):
+        raise wire.unusable("'request' must hold text in latin-1") from None
     environ.setdefault("QUERY_STRING", "")
     return environ
-
-
-def _is_latin(text: str) -> bool:
-    try:
-        text.encode("latin-1")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 @functools.lru_cache(maxsize=1024)
@@ -91,7 +86,7 @@ class Extraction:
     in one is logged, as one of *shown*, which stands for the code in the block.
     """
 
-    __slots__ = ("_app", "_arrived", "_covered", "_ctx", "_entry", "_shown", "_state")
+    __slots__ = ("_app", "_arrived", "_ctx", "_hidden", "_shown", "_state", "_suppressed")
 
     def __init__(self, app: Flask, arrived: Arrived, shown: object) -> None:
         self._app = app
@@ -102,35 +97,40 @@ class Extraction:
         arrived, self._arrived = self._arrived, None
         if arrived is None:
             raise RuntimeError("A carried context can be entered once. Call extract() again for another block.")
-        self._covered = suppression.lift(), flask_context.hide_requests()
+        entries, environ = arrived
+        # Mostly, neither is needed.
+        self._suppressed = suppression.lift() if suppression.is_suppressed() else None
+        self._hidden = flask_context.hide_requests() if flask_context.foreign_request() is not None else None
         try:
-            self._ctx, self._state = _enter(self._app, arrived.environ, self._shown)
+            self._ctx, self._state = _enter(self._app, environ, self._shown)
         except BaseException:
             self._uncover()
             raise
-        try:
-            g = self._ctx.g
-            for name, value in arrived.entries.items():
+        if entries:
+            try:
+                target = self._ctx.g.__dict__
                 # An entry that a receiver of appcontext_pushed has put there wins, as in a thread.
-                vars(g).setdefault(name, value)
-        except BaseException as error:
-            self._leave(error)
-            raise
+                target.update({name: entries[name] for name in entries.keys() - target} if target else entries)
+            except BaseException as error:
+                self._leave(error)
+                raise
 
     def __exit__(self, exc_type: object, exc: BaseException | None, traceback: TracebackType | None) -> None:
         self._leave(exc)
 
     def _leave(self, error: BaseException | None) -> None:
+        ctx, state = self._ctx, self._state
+        self._ctx = self._state = None
         try:
-            flask_context.leave(self._ctx, self._state, error, self._shown)
+            flask_context.leave(ctx, state, error, self._shown)
         finally:
             self._uncover()
 
     def _uncover(self) -> None:
-        self._ctx = self._state = None
-        suppressed, requests = self._covered
-        flask_context.show_requests(requests)
-        suppression.restore(suppressed)
+        if self._hidden is not None:
+            flask_context.show_requests(self._hidden)
+        if self._suppressed is not None:
+            suppression.restore(self._suppressed)
 
 
 def _enter(app: Flask, environ: dict[str, str] | None, shown: object) -> tuple[t.Any, t.Any]:

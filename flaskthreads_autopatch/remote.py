@@ -25,6 +25,7 @@ from .carrier import MAX_SIZE, Carrier
 from .extraction import Extraction, read
 from .portable import NotPortableError
 from .suppression import P, R
+from .switch import policy_or_default
 
 __all__ = ["AppLoadError", "NotPortableError", "RemoteAppContextExecutor", "carry"]
 
@@ -112,7 +113,9 @@ def carry(
     Does the same as `RemoteAppContextExecutor` for one callable, for any API that pickles it. Only strings are pickled.
     Raises `NotPortableError`.
     """
-    return t.cast("Callable[P, R]", _carry(app, _carrier(app, g, headers, request, max_size), fn))
+    is_text = type(g) is type(headers) is tuple and {str}.issuperset(map(type, g + headers))
+    carrier = (_carrier_once if is_text else _carrier)(app, g, headers, request, max_size)
+    return t.cast("Callable[P, R]", Carried(app, _path_of(fn), carrier.take(settings=policy_or_default)))
 
 
 def _carrier(app: object, g: Iterable[str], headers: Iterable[str], request: bool | str, max_size: int) -> Carrier:
@@ -122,6 +125,9 @@ def _carrier(app: object, g: Iterable[str], headers: Iterable[str], request: boo
             ' "shop:create_app" or "shop:app".'
         )
     return Carrier(app, g, headers, request=request, max_size=max_size)
+
+
+_carrier_once: Callable[..., Carrier] = functools.lru_cache(maxsize=256, typed=True)(_carrier)
 
 
 def _carry(app_path: str, carrier: Carrier, fn: Callable[..., t.Any]) -> Carried:

@@ -7,11 +7,16 @@ The signature is the last key of the message, so that a reader that does not ask
 from __future__ import annotations
 
 import hashlib
-import json
+import hmac
 import typing as t
+import weakref
 
 from flask import Flask
 from itsdangerous import Signer
+from itsdangerous.encoding import base64_encode
+from itsdangerous.signer import HMACAlgorithm
+
+from .wire import quote
 
 _HEAD, _TAIL = ',"sig":"', '"}'
 
@@ -22,29 +27,45 @@ class NoSecretKey(Exception):
 
 def sign(app: Flask, context: tuple[str, ...], text: str) -> str:
     """Return *text*, which is a JSON object, with a signature for the task that *context* names."""
-    signature = _signer(app).get_signature(_covered(context, text)).decode()
-    return f"{text[:-1]}{_HEAD}{signature}{_TAIL}"
+    signature = _signature(_derived(app)[0], _covered(context, text))
+    return f"{text[:-1]}{_HEAD}{signature.decode()}{_TAIL}"
 
 
 def verified(app: Flask, context: tuple[str, ...], signed: str) -> str | None:
     """Return the text that was signed for the task that *context* names; None if *signed* is not that."""
     # Inside of a JSON string each quote has a backslash in front: no value can hold the separator.
-    text, found, signature = signed.rpartition(_HEAD)
+    text, _, end = signed.rpartition(_HEAD)
     text += "}"
-    if not found or not signature.endswith(_TAIL) or not signature.isascii():
-        return None
-    valid = _signer(app).verify_signature(_covered(context, text), signature.removesuffix(_TAIL))
-    return text if valid else None
+    covered, given = _covered(context, text), end.removesuffix(_TAIL).encode("utf-8", "surrogatepass")
+    valid = any(hmac.compare_digest(_signature(key, covered), given) for key in _derived(app))
+    return text if valid and end.endswith(_TAIL) else None
+
+
+def _signature(key: bytes, covered: bytes) -> bytes:
+    return base64_encode(_ALGORITHM.get_signature(key, covered))
 
 
 def _covered(context: tuple[str, ...], text: str) -> bytes:
-    # As JSON, because joined strings can be cut at another place: "a" and "bc" as "ab" and "c".
-    return json.dumps([*context, text]).encode()
+    # As JSON, because joined strings can be cut at another place: "a" and "bc" as "ab" and "c". The end of an array is
+    # certain, so that the text after it needs no quotes.
+    return f"[{','.join(map(quote, context))}]{text}".encode("ascii", "backslashreplace")
 
 
-def _signer(app: Flask) -> Signer:
+_ALGORITHM = HMACAlgorithm(hashlib.sha256)
+
+_known: weakref.WeakKeyDictionary[Flask, tuple[list[t.Any], list[bytes]]] = weakref.WeakKeyDictionary()
+"""By app its secret keys, and the keys that are derived from them: that takes as long as signing."""
+
+
+def _derived(app: Flask) -> list[bytes]:
+    """Return the keys of *app*, the current one first, which signs."""
     if not app.secret_key:
         raise NoSecretKey
-    # The newest key comes last: it signs.
-    keys: list[t.Any] = [*(app.config.get("SECRET_KEY_FALLBACKS") or ()), app.secret_key]
-    return Signer(keys, salt="flaskthreads_autopatch.carrier", key_derivation="hmac", digest_method=hashlib.sha256)
+    keys = [app.secret_key, *(app.config.get("SECRET_KEY_FALLBACKS") or ())]
+    known = _known.get(app)
+    if known is None or known[0] != keys:
+        signer = Signer(
+            keys, salt="flaskthreads_autopatch.carrier", key_derivation="hmac", digest_method=hashlib.sha256
+        )
+        known = _known[app] = keys, list(map(signer.derive_key, signer.secret_keys))
+    return known[1]

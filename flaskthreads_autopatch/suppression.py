@@ -66,15 +66,12 @@ def suppress_inheritance(fn: Callable[..., t.Any] | None = None, /) -> t.Any:
 is_suppressed = suppressed.get
 
 
-def lift() -> contextvars.Token[bool] | None:
+def lift() -> contextvars.Token[bool]:
     """Have what is started from here on inherit, until `restore` is called with the result."""
-    return suppressed.set(False) if suppressed.get() else None
+    return suppressed.set(False)
 
 
-def restore(token: contextvars.Token[bool] | None) -> None:
-    """Take `lift` back."""
-    if token is not None:
-        suppressed.reset(token)
+restore = suppressed.reset
 
 
 THREADS_INHERIT_CONTEXT = bool(getattr(sys.flags, "thread_inherit_context", False))
