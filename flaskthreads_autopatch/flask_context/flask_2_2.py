@@ -20,10 +20,8 @@ from flask.ctx import AppContext, RequestContext
 from .teardown import (
     is_called_by_teardown,
     log_error,
-    owner_of_teardown,
     pop_guarded,
     tear_down,
-    tearing_down_receivers,
 )
 from .variables import MARK, Lent, cv_app, cv_request
 
@@ -188,14 +186,12 @@ def leave(ctx: t.Any, state: State, exc: BaseException | None, fn: object) -> No
 
 def _tear_down_and_pop(ctx: t.Any, app_token: t.Any, exc: BaseException | None, fn: object) -> None:
     app: Flask = ctx.app
-    own_teardown = type(app) is not Flask and owner_of_teardown(type(app)) is not Flask
     try:
-        if app.teardown_appcontext_funcs or own_teardown or tearing_down_receivers:
-            try:
-                tear_down(app, own_teardown, exc, fn)
-            finally:
-                if cv_app.get(None) is not ctx or cv_request.get(None) is not None:
-                    _pop_forgotten(ctx, app_token, None, exc, fn)  # by a teardown handler
+        try:
+            tear_down(app, exc, fn)
+        finally:
+            if cv_app.get(None) is not ctx or cv_request.get(None) is not None:
+                _pop_forgotten(ctx, app_token, None, exc, fn)  # by a teardown handler
     finally:
         tokens: list[t.Any] = ctx._cv_tokens
         # More than one token: the task has pushed this very context again. With a second entry in the list, pop()
