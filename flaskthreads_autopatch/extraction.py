@@ -13,8 +13,14 @@ from flask import Flask, Request
 from flask.sessions import SecureCookieSessionInterface
 
 from . import apps, flask_context, suppression, wire
+from .app_policies import policy_for
 from .log import log
 from .portable import URL, AllowList, is_header
+from .replay import Replaying, begin, end
+from .snapshot import NO_ENTRIES, NONE_LEFT_OUT, CarriedSnapshot
+from .visibility import parents
+from .visibility.overdue import watch
+from .visibility.signals import released_receivers
 
 _URL = frozenset(URL)
 _REQUIRED = frozenset({"REQUEST_METHOD", "wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT"})
@@ -86,7 +92,7 @@ class Extraction:
     in one is logged, as one of *shown*, which stands for the code in the block.
     """
 
-    __slots__ = ("_app", "_arrived", "_ctx", "_hidden", "_shown", "_state", "_suppressed")
+    __slots__ = ("_app", "_arrived", "_hidden", "_replaying", "_shown", "_suppressed")
 
     def __init__(self, app: Flask, arrived: Arrived, shown: object) -> None:
         self._app = app
@@ -97,34 +103,22 @@ class Extraction:
         arrived, self._arrived = self._arrived, None
         if arrived is None:
             raise RuntimeError("A carried context can be entered once. Call extract() again for another block.")
-        entries, environ = arrived
         # Mostly, neither is needed.
         self._suppressed = suppression.lift() if suppression.is_suppressed() else None
         self._hidden = flask_context.hide_requests() if flask_context.foreign_request() is not None else None
         try:
-            self._ctx, self._state = _enter(self._app, environ, self._shown)
+            self._replaying: Replaying | None = begin(_snapshot(self._app, arrived), self._shown)
         except BaseException:
             self._uncover()
             raise
-        if entries:
-            try:
-                target = self._ctx.g.__dict__
-                # An entry that a receiver of appcontext_pushed has put there wins, as in a thread.
-                target.update({name: entries[name] for name in entries.keys() - target} if target else entries)
-            except BaseException as error:
-                self._leave(error)
-                raise
 
     def __exit__(self, exc_type: object, exc: BaseException | None, traceback: TracebackType | None) -> None:
-        self._leave(exc)
-
-    def _leave(self, error: BaseException | None) -> None:
-        ctx, state = self._ctx, self._state
-        self._ctx = self._state = None
+        replaying, self._replaying = self._replaying, None
         try:
-            flask_context.leave(ctx, state, error, self._shown)
+            end(t.cast(Replaying, replaying), exc)
         finally:
             self._uncover()
+            del replaying, exc, traceback  # As in `replay`.
 
     def _uncover(self) -> None:
         if self._hidden is not None:
@@ -133,10 +127,26 @@ class Extraction:
             suppression.restore(self._suppressed)
 
 
-def _enter(app: Flask, environ: dict[str, str] | None, shown: object) -> tuple[t.Any, t.Any]:
+def _snapshot(app: Flask, arrived: Arrived) -> CarriedSnapshot:
+    snapshot = CarriedSnapshot()
+    snapshot.app = app
+    snapshot.values, environ = arrived
+    snapshot.closable = snapshot.namespaces = NO_ENTRIES
+    snapshot.not_inherited = NONE_LEFT_OUT
+    snapshot.shared_g = snapshot.lent = snapshot.variables = None
     if environ is None:
-        return flask_context.enter(app, None, shown)
-    return flask_context.enter_with_request(app, _complete(environ), _without_cookie(app, environ), shown)
+        snapshot.environ = snapshot.session = None
+    else:
+        snapshot.environ, snapshot.session = _complete(environ), _without_cookie(app, environ)
+    policy = policy_for(app)
+    snapshot.warn_after = None if policy is None else policy.warn_after
+    if snapshot.warn_after is None and not released_receivers:
+        snapshot.parent = parents.ELSEWHERE
+        return snapshot
+    snapshot.parent = parents.elsewhere()
+    if snapshot.warn_after is not None:
+        watch(snapshot)
+    return snapshot
 
 
 def _without_cookie(app: Flask, environ: dict[str, str]) -> t.Any:

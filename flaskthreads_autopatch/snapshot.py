@@ -12,7 +12,7 @@ from flask import Flask
 from flask.ctx import AppContext
 
 from .entries import Entries, Namespaces
-from .flask_context import Lent
+from .flask_context import Lent, lent_request
 
 NO_ENTRIES: Entries = {}
 """The entries of a snapshot that has none. Never changed."""
@@ -70,6 +70,11 @@ class Snapshot:
             return tuple(getattr(self.shared_g, "__dict__", NO_ENTRIES).copy())
         return (*self.values, *self.namespaces)
 
+    def request_line(self) -> tuple[str, str] | tuple[None, None]:
+        """Return method and path of the lent request; twice None if none was lent."""
+        request = lent_request(self.lent)
+        return (None, None) if request is None else (str(request.method), str(request.path))
+
 
 class CarriedSnapshot(Snapshot):
     """A snapshot that was carried from another process. Its replay opens a request of its own, made from `environ`."""
@@ -79,3 +84,11 @@ class CarriedSnapshot(Snapshot):
     environ: t.Any  # type: ignore[misc]  # an attribute of each instance here, of the class above
     session: t.Any
     """The session of that request; None to have Flask open one."""
+
+    def request_line(self) -> tuple[str, str] | tuple[None, None]:
+        """Return method and path of the carried request; twice None if none was carried."""
+        if self.environ is None:
+            return None, None
+        # WSGI has the bytes of the path as text in latin-1.
+        path = self.environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
+        return self.environ["REQUEST_METHOD"], f"/{path.lstrip('/')}"

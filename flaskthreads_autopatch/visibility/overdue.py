@@ -139,14 +139,18 @@ def _warn_if_overdue(ctx: AppContext, entry: Entry, warn_after: float) -> None:
 def _warn(late: Overdue, what: str) -> None:
     replay = late.replay
     place = request_of(replay)
+    end_of_parent = (
+        "the end of the app context that it inherits" if place is None else f"the end of its request, {place}"
+    )
     log(
         logging.WARNING,
-        "Thread %r %s %s, a %s of app %r, %.1f s after the end of %s.",
+        "Thread %r %s %s, a %s of app %r, %.1f s after %s.",
         replay.thread_name,
         what,
         printable(replay.callable),
         replay.kind,
         replay.app,
         parents.seconds_over(late.parent) or 0.0,
-        "the app context that it inherits" if place is None else f"its request, {place}",
+        # The end of the parent of a carried task, in another process, is not known here.
+        "the task began" if isinstance(late.parent, parents.Elsewhere) else end_of_parent,
     )

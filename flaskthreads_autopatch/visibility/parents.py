@@ -28,6 +28,27 @@ class ParentRef(weakref.ref[AppContext]):
     """The time of the end, by `time.monotonic`; None before it."""
 
 
+class Elsewhere(ParentRef):
+    """Stands for the parent of a carried task, which is in another process. It counts as ended when the task began."""
+
+    __slots__ = ()
+
+
+class _Gone:
+    __slots__ = ("__weakref__",)
+
+
+def elsewhere() -> Elsewhere:
+    """Return a reference to a parent in another process, for a task that begins now."""
+    parent = Elsewhere(t.cast(AppContext, _Gone()))
+    parent.ended = time.monotonic()
+    return parent
+
+
+ELSEWHERE: weakref.ref[AppContext] = elsewhere()
+"""The same for a task of which nobody asks when it began."""
+
+
 def watched(ctx: AppContext) -> ParentRef:
     """Return the `ParentRef` of *ctx*, and note the end of *ctx* from now on."""
     state = vars(ctx)

@@ -19,7 +19,6 @@ from collections.abc import Mapping
 
 from flask.ctx import AppContext
 
-from .. import flask_context
 from ..names import path_of, printable
 from ..snapshot import Snapshot
 from . import parents
@@ -69,7 +68,8 @@ class Replay:
     """A replay at the time at which it was described: by `running`, or for a signal."""
 
     kind: Kind
-    """``"thread"``, ``"task"`` (what a pool runs, and what `copy_current_app_context` made) or ``"callback"``."""
+    """``"thread"``, ``"callback"`` or ``"task"``: what a pool runs, what `copy_current_app_context` made, and what was
+    carried from another process."""
     thread_name: str
     thread_ident: int
     callable: str
@@ -77,15 +77,15 @@ class Replay:
     app: str
     """The name of the app."""
     method: str | None
-    """The method of the lent request; None if none was lent."""
+    """The method of the lent request, or of the carried one; None if there is none."""
     path: str | None
-    """The path of the lent request; None if none was lent."""
+    """The path of the lent request, or of the carried one; None if there is none."""
     started: float
     """When the replay began, in seconds by `time.monotonic`. With the ident, it tells a replay from all others."""
     seconds: float
     """The time since the replay began."""
     parent_is_over: bool
-    """Whether the app context that was inherited from has ended."""
+    """Whether the app context that was inherited from has ended. True for what was carried from another process."""
     inherited: tuple[str, ...]
     """The names of the entries of ``g`` that were inherited."""
     not_inherited: Mapping[str, str]
@@ -111,15 +111,15 @@ def thread_names() -> dict[int | None, str]:
 def describe(entry: Entry, thread_name: str | None) -> Replay:
     """Describe *entry* as it is now. *thread_name* is None if it is unknown, as for a thread not started by Python."""
     snapshot = entry.snapshot
-    request = flask_context.lent_request(snapshot.lent)
+    method, path = snapshot.request_line()
     return Replay(
         kind=entry.kind,
         thread_name=thread_name or f"thread {entry.ident}",
         thread_ident=entry.ident,
         callable=path_of(entry.shown),
         app=snapshot.app.name,
-        method=None if request is None else str(request.method),
-        path=None if request is None else str(request.path),
+        method=method,
+        path=path,
         started=entry.started,
         seconds=time.monotonic() - entry.started,
         parent_is_over=parents.is_over(snapshot.parent),

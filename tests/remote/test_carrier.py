@@ -8,6 +8,7 @@ import contextvars
 import gc
 import json
 import threading
+import time
 import typing as t
 import uuid
 import weakref
@@ -600,3 +601,55 @@ def test_the_signals_of_flask_are_sent_once(worker: Flask) -> None:
             seen.append("task")
         assert seen == [names[0], "task", *names[1:3]]
         seen.clear()
+
+
+def test_a_carried_context_appears_in_running(worker: Flask) -> None:
+    with Carrier(worker, **NAMED).extract(
+        message(g={"user_id": "alice"}, request=REQUEST | {"PATH_INFO": "/\xc3\xa4"})
+    ):
+        [replay] = flaskthreads_autopatch.running()
+        here = f"{__name__}:{test_a_carried_context_appears_in_running.__name__}"
+        assert (replay.callable, replay.kind, replay.app, replay.inherited) == (here, "task", "shop", ("user_id",))
+        assert (replay.method, replay.path, request.path) == ("GET", "/ä", "/ä")
+        assert replay.parent_is_over
+        assert flaskthreads_autopatch.is_inherited()
+    with Carrier(worker).extract({}, TASK):
+        [replay] = flaskthreads_autopatch.running()
+        assert (replay.callable, replay.method, replay.path) == (f"{__name__}:send_invoice", None, None)
+    with Carrier(shop.APP).extract({}), shop.in_request(worker):
+        carried = flaskthreads_autopatch.carry(flaskthreads_autopatch.running, shop.APP)
+        assert [replay.callable for replay in carried()][1:] == ["flaskthreads_autopatch.visibility.registry:running"]
+    assert flaskthreads_autopatch.running() == []
+
+
+def test_the_signals_of_a_replay_are_sent(worker: Flask) -> None:
+    seen: list[t.Any] = []
+
+    def begun(sender: Flask, replay: t.Any) -> None:
+        seen.append((sender, replay.callable, g.user_id))
+
+    def ended(sender: Flask, replay: t.Any, error: str | None, outlived: float) -> None:
+        seen.append((sender, replay.inherited, error, 0 < outlived < 30))
+
+    flaskthreads_autopatch.context_inherited.connect(begun)
+    flaskthreads_autopatch.context_released.connect(ended)
+    try:
+        with pytest.raises(KeyError), Carrier(worker, **NAMED).extract(message(g={"user_id": "alice"}), TASK):
+            raise KeyError
+    finally:
+        flaskthreads_autopatch.context_inherited.disconnect(begun)
+        flaskthreads_autopatch.context_released.disconnect(ended)
+    path = f"{__name__}:send_invoice"
+    assert seen == [(worker, path, "alice"), (worker, ("user_id",), "builtins:KeyError", True)]
+
+
+def test_a_carried_task_that_runs_on_is_warned_of(worker: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    flaskthreads_autopatch.install(worker, warn_after=0.01)
+    end = time.monotonic() + 30
+    with Carrier(worker, **NAMED).extract(message(request=REQUEST), TASK):
+        while not caplog.messages and time.monotonic() < end:
+            time.sleep(0.01)
+    thread = threading.current_thread().name
+    for text, what in zip(caplog.messages, ("still runs", "has finished"), strict=True):
+        assert text.startswith(f"Thread {thread!r} {what} {__name__}:send_invoice, a task of app 'shop', ")
+        assert text.endswith(" s after the task began.")
