@@ -10,6 +10,7 @@ publishes the policy first, and checks afterwards that nothing was switched mean
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import typing as t
@@ -19,7 +20,7 @@ from flask import Flask
 
 from .log import log
 from .names import shown, text_of
-from .policy import Policy, resolve
+from .policy import CONFIG_KEYS, Policy, resolve
 
 EXTENSION = "flaskthreads_autopatch"
 """Under this name an app's policy stands in ``app.extensions``, from the first capture on."""
@@ -44,6 +45,8 @@ class _State:
         """The keywords of `enable`; None unless it is in force."""
         self.known: dict[int, Known] = {}
         """By the ``id()`` of the app: what `policy_for` asks for an app without a policy, at every call."""
+        self.defaults: dict[int, tuple[Policy, tuple[object, ...], Known | None, weakref.ref[Flask]]] = {}
+        """By the ``id()`` of an app without a policy: the policy that `policy_or_default` has read, and from what."""
 
 
 _state = _State()
@@ -61,8 +64,17 @@ def policy_or_default(app: Flask) -> Policy:
     """Return the policy of *app*, or what its config and the environment say if it has none. Raises `PolicyError`."""
     policy = policy_for(app)
     if policy is None:
-        known = _state.known.get(id(app))
-        policy = resolve({} if known is None else known.keywords, app.config, os.environ)
+        # Reading config and environment takes as long as ten app contexts. The environment is read once for each app,
+        # and the config again when one of its options has changed, or a key has been added or removed.
+        key, config, known = id(app), app.config, _state.known.get(id(app))
+        given = len(config), *map(config.get, CONFIG_KEYS)
+        kept = _state.defaults.get(key)
+        if kept is not None and kept[1] == given and kept[2] is known:
+            return kept[0]
+        policy = resolve({} if known is None else known.keywords, config, os.environ)
+        # Copies, because a list in the config may be changed in place.
+        given = tuple(map(copy.copy, given))
+        _state.defaults[key] = policy, given, known, weakref.ref(app, lambda _: _state.defaults.pop(key, None))
     return policy
 
 

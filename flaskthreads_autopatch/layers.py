@@ -24,6 +24,8 @@ class PatchPoint(t.NamedTuple):
     gate: Callable[[], object] = functools.partial(bool, 1)
     """Called by wrapt before each call. If the result is false, the wrapper is not called. It should run no Python:
     it is most of the price of a call for which there is nothing to do."""
+    note: Callable[[object], object] | None = None
+    """Called with the layer when it has been applied."""
 
     @property
     def name(self) -> str:
@@ -135,6 +137,8 @@ class Layers:
         wrapper = MethodType(point.wrapper, self._argument)
         handle = wrapt.wrap_object(*_place(point), wrapt.FunctionWrapper, (wrapper, gate))
         self._layers[point] = _Layer(handle, gate)
+        if point.note is not None:
+            point.note(handle)
 
     def _on_import(self, point: PatchPoint, module: object) -> None:
         with self.lock:

@@ -191,7 +191,7 @@ def _push_request_context(policy_for: PolicyFor, wrapped: Wrapped, ctx: t.Any, a
 
 _ON_FLASK_BEFORE_3_2 = (
     PatchPoint("flask.ctx", "RequestContext.push", _push_request_context, active),
-    PatchPoint("flask.ctx", "AppContext.push", _push_app_context, active),
+    PatchPoint("flask.ctx", "AppContext.push", _push_app_context, active, flask_context.note_push_layer),
 )
 
 POINTS: tuple[PatchPoint, ...] = (

@@ -170,6 +170,8 @@ def _number(value: t.Any, source: str) -> float | None:
 
 OPTIONS: dict[str, t.Any] = {field.name: field.default for field in dataclasses.fields(Policy) if field.init}
 """The defaults, by name."""
+CONFIG_KEYS = tuple(f"{PREFIX}{name.upper()}" for name in OPTIONS)
+"""The keys of the options in Flask's config, and in the environment."""
 
 # By the id of a class: this is asked for each entry of g, and costs 30 ns, in a WeakKeyDictionary 250. The class is not
 # kept alive (an app factory may make one anew for every app), and its id is forgotten before another can have it.

@@ -14,6 +14,7 @@ from flask import Flask, g, request
 
 from flaskthreads_autopatch import (
     AppContextThread,
+    PolicyError,
     ThreadPoolWithAppContextExecutor,
     copy_current_app_context,
     enable,
@@ -236,3 +237,22 @@ def test_the_policy_is_that_of_the_app(app: Flask) -> None:
         assert copy_current_app_context(flask.has_request_context)() is True
     with enable(share=True), Flask("other").app_context():
         assert copy_current_app_context(g._get_current_object)() is g._get_current_object()
+
+
+def test_a_changed_config_counts_at_once_in_an_app_that_is_not_installed(app: Flask) -> None:
+    def inherited() -> list[str]:
+        with app.app_context():
+            g.user, g.token, g.key = "alice", "s3cret", "k"
+            return copy_current_app_context(lambda: sorted(g))()
+
+    key = "FLASKTHREADS_AUTOPATCH_EXCLUDE"
+    assert inherited() == inherited() == ["key", "token", "user"]
+    app.config[key] = ["token"]
+    assert inherited() == ["key", "user"]
+    app.config[key].append("key")
+    assert inherited() == ["user"]
+    app.config["FLASKTHREADS_AUTOPATCH_SHAIR"] = True
+    with pytest.raises(PolicyError, match="SHAIR"):
+        inherited()
+    del app.config["FLASKTHREADS_AUTOPATCH_SHAIR"], app.config[key]
+    assert inherited() == ["key", "token", "user"]

@@ -42,6 +42,7 @@ is_pushed = generation.is_pushed
 leave = generation.leave
 lendable = generation.lendable
 lent_request = generation.lent_request
+note_push_layer = generation.note_push_layer
 own_request = generation.own_request
 push_app_context = generation.push_app_context
 push_request_context = generation.push_request_context
@@ -64,6 +65,7 @@ __all__ = [
     "leave",
     "lendable",
     "lent_request",
+    "note_push_layer",
     "own_request",
     "push_app_context",
     "push_request_context",

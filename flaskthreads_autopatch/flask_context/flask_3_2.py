@@ -189,6 +189,10 @@ def _before(token: t.Any) -> t.Any:
     return None if token.old_value is contextvars.Token.MISSING else token.old_value
 
 
+def note_push_layer(layer: object) -> None:
+    """Do nothing: here ``AppContext.push`` has no layer of ours."""
+
+
 def push_app_context(ctx: t.Any, push: t.Callable[[], object]) -> object:
     """Call *push*: here an app context that the user's code pushes is outside of a request."""
     return push()
