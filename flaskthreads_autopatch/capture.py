@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import typing as t
 import weakref
 
 from flask.ctx import AppContext
 
-from . import entries, flask_context
+from . import entries, flask_context, g_class
 from .clean_context import clean_context
-from .flask_context import MARK
+from .flask_context import FLASKS_G, MARK
 from .log import log
 from .names import shown
 from .policy import Policy
@@ -39,11 +38,8 @@ def capture(ctx: AppContext, policy: Policy, *, contextvars: bool = True) -> Sna
     if policy.share:
         snapshot.shared_g = ctx.g
     else:
-        try:
-            source = ctx.g.__dict__
-        except AttributeError:
-            source = NO_ENTRIES
-            _warn_of_slots(f"{type(ctx.g).__module__}.{type(ctx.g).__qualname__}")
+        g = ctx.g
+        source = g.__dict__ if type(g) is FLASKS_G else g_class.entries_of(g, ctx.app.app_ctx_globals_class)
         if source:
             snapshot.values = values = source.copy()
             snapshot.closable, snapshot.namespaces, snapshot.not_inherited = entries.take(values, policy)
@@ -59,16 +55,6 @@ def capture(ctx: AppContext, policy: Policy, *, contextvars: bool = True) -> Sna
     if policy.warn_after is not None:
         watch(snapshot)
     return snapshot
-
-
-@functools.lru_cache(maxsize=1024)
-def _warn_of_slots(cls: str) -> None:
-    log(
-        logging.WARNING,
-        "The entries of g are not inherited: app_ctx_globals_class is %s, whose instances have no __dict__. The app"
-        " and the request are. Take __slots__ out of the class, or set share=True.",
-        cls,
-    )
 
 
 def _read_body(request: t.Any) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 import typing as t
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 
 from .catalogue import PLAIN_TYPES, THREAD_BOUND_NAMES
 from .log import log, logger
+from .names import path_of_class
 from .policy import Policy
 
 Entries = dict[str, t.Any]
@@ -43,7 +44,11 @@ def take(values: Entries, policy: Policy) -> tuple[Entries, Namespaces, Mapping[
     by_type = not policy.exclude
     for name, value in values.items():
         cls = type(value)
-        if by_type and cls in PLAIN_TYPES:
+        try:
+            is_plain = cls in PLAIN_TYPES
+        except Exception:
+            is_plain = False  # A class may have a metaclass whose hash raises.
+        if by_type and is_plain:
             continue
         if reason := policy.why_home(name, cls):
             not_inherited[name] = reason
@@ -52,20 +57,27 @@ def take(values: Entries, policy: Policy) -> tuple[Entries, Namespaces, Mapping[
             if namespaces is _NO_NAMESPACES:
                 namespaces = {}
             namespaces[name] = _attributes_of(value, policy)
-        elif cls not in PLAIN_TYPES:
+        elif not is_plain:
             closable[name] = value
     for name in namespaces:
         del values[name]
     for name, reason in not_inherited.items():
         cls = type(values.pop(name))
         if logger.isEnabledFor(logging.DEBUG):
-            _log_once(name, f"{cls.__module__}.{cls.__qualname__}", reason)
+            _log_once(name, path_of_class(cls).replace(":", "."), reason)
     return closable, namespaces, not_inherited
 
 
 def _attributes_of(namespace: SimpleNamespace, policy: Policy) -> Namespace:
     values = {k: v for k, v in vars(namespace).copy().items() if not policy.why_thread_bound(type(v))}
-    return Namespace(values, {k: v for k, v in values.items() if type(v) not in PLAIN_TYPES})
+    return Namespace(values, {k: v for k, v in values.items() if not _is_plain(type(v))})
+
+
+def _is_plain(cls: type) -> bool:
+    try:
+        return cls in PLAIN_TYPES
+    except Exception:  # As in `take`, which has no time for a call.
+        return False
 
 
 def fill(target: Entries, values: Entries, namespaces: Namespaces) -> None:
@@ -81,6 +93,11 @@ def without(names: Entries, entries: dict[str, t.Any]) -> dict[str, t.Any]:
     return {name: value for name, value in entries.items() if name not in names}
 
 
+def without_defaults(target: Entries, defaults: Entries) -> Entries:
+    """Return *target*, the ``__dict__`` of a child's new ``g``, without what its constructor has put there."""
+    return {name: value for name, value in target.items() if name not in defaults or defaults[name] is not value}
+
+
 def hide(target: Entries, closable: Entries, namespaces: Namespaces) -> None:
     """Remove from *target* the entries that a teardown handler could close and that are still the identical objects."""
     for name, value in closable.items():
@@ -89,6 +106,13 @@ def hide(target: Entries, closable: Entries, namespaces: Namespaces) -> None:
     for name, attributes in namespaces.items():
         if type(namespace := target.get(name)) is SimpleNamespace:
             hide(vars(namespace), attributes.closable, _NO_NAMESPACES)
+
+
+def put_back(names: Iterable[str], defaults: Entries, target: Entries) -> None:
+    """Put those of *names* that have one of the *defaults*, and are missing in *target*, into it."""
+    for name in names:
+        if name in defaults:
+            target.setdefault(name, defaults[name])
 
 
 @functools.lru_cache(maxsize=1024)

@@ -50,5 +50,18 @@ def path_of(fn: t.Any) -> str:
 
 
 def path_of_class(cls: type) -> str:
-    """Return a class as ``module:qualname``."""
-    return f"{cls.__module__}:{cls.__qualname__}"
+    """Return a class as ``module:qualname``. Does not raise.
+
+    Both are read as `type` reads them: a metaclass may have attributes of these names, which answer otherwise or raise.
+    """
+    try:
+        module = _module_of(cls)
+    except AttributeError:
+        module = None  # The class was made where there is no __name__.
+    return f"{module if issubclass(type(module), str) else '?'}:{_qualname_of(cls)}"
+
+
+mro_of, _module_of, _qualname_of = (
+    t.cast(t.Any, vars(type)[name]).__get__ for name in ("__mro__", "__module__", "__qualname__")
+)
+"""Functions that read an attribute of a class, see `path_of_class`."""

@@ -15,6 +15,7 @@ from types import FunctionType
 
 from . import catalogue
 from .environment import DUMP_SIGNAL, VARIABLE, WORDS
+from .names import mro_of, path_of_class
 
 PREFIX = f"{VARIABLE}_"
 """Before an option's name, in capitals, in Flask's config and in the environment."""
@@ -73,7 +74,8 @@ class Policy:
         if not self.exclude:
             return _why_in_catalogue(cls)
         for pattern in self.exclude:
-            if ":" not in pattern and fnmatchcase(name, pattern):
+            # A key of g's __dict__ may be no text.
+            if ":" not in pattern and isinstance(name, str) and fnmatchcase(name, pattern):
                 return f"excluded by {pattern!r}"
         return self.why_thread_bound(cls)
 
@@ -189,7 +191,7 @@ def _why_in_catalogue(cls: type) -> str | None:
 
 
 def _class_paths(cls: type) -> Iterator[str]:
-    return (f"{base.__module__}:{base.__qualname__}" for base in cls.__mro__)
+    return map(path_of_class, mro_of(cls))
 
 
 @functools.lru_cache(maxsize=4096)

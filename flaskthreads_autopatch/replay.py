@@ -24,7 +24,7 @@ from flask.ctx import AppContext
 
 from . import entries, flask_context
 from .clean_context import clean_context
-from .flask_context import foreign_request
+from .flask_context import FLASKS_G, foreign_request
 from .snapshot import Snapshot
 from .suppression import R
 from .visibility import signals
@@ -95,8 +95,9 @@ def begin(snapshot: Snapshot, shown: object, kind: Kind = "task") -> Replaying:
             pass
         elif (target := own_g.__dict__) or namespaces:
             # An entry that a receiver of appcontext_pushed has put there wins, and belongs to the child.
-            closable, namespaces = entries.without(target, closable), entries.without(target, namespaces)
-            entries.fill(target, entries.without(target, snapshot.values), namespaces)
+            own = entries.without_defaults(target, flask_context.defaults_of(ctx))
+            closable, namespaces = entries.without(own, closable), entries.without(own, namespaces)
+            entries.fill(target, entries.without(own, snapshot.values), namespaces)
         else:
             target.update(snapshot.values)
         if inherited_receivers:
@@ -114,6 +115,9 @@ def end(replaying: Replaying, error: BaseException | None) -> None:
         ctx.g = own_g
         if closable or namespaces:
             entries.hide(own_g.__dict__, closable, namespaces)
+            if type(own_g) is not FLASKS_G:
+                # A handler may count on the default of an entry that is hidden.
+                entries.put_back((*closable, *namespaces), flask_context.defaults_of(ctx), own_g.__dict__)
         flask_context.leave(ctx, state, error, shown)
     finally:
         # Unregister first, then look at `overdue`. The watcher works in the opposite order (it adds to `overdue`, then

@@ -67,7 +67,10 @@ class Snapshot:
     def inherited(self) -> tuple[str, ...]:
         """The names of the entries of ``g`` that are inherited."""
         if self.shared_g is not None:
-            return tuple(getattr(self.shared_g, "__dict__", NO_ENTRIES).copy())
+            try:
+                return tuple(object.__getattribute__(self.shared_g, "__dict__").copy())
+            except AttributeError:
+                return ()  # Its class has __slots__.
         return (*self.values, *self.namespaces)
 
     def request_line(self) -> tuple[str, str] | tuple[None, None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import subprocess
 import sys
 import threading
 import typing as t
@@ -19,10 +18,10 @@ from flaskthreads_autopatch import disable, install, is_inherited
 from flaskthreads_autopatch import flask_context as fc
 
 from .conftest import in_thread
+from .processes import run
 
 NAME = "do_teardown_appcontext"
 Called = list[bool]
-LIMIT = 60
 
 
 def plain(app: Flask, called: Called) -> None:
@@ -229,5 +228,5 @@ with app.app_context():
     thread.join()
     print(len(called), "the handler, past the replacement" in called)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT, check=True)
-    assert done.stdout.split() == ["1", "False"]
+    done = run(sys.executable, "-c", code)
+    assert (done.stdout.split(), done.stderr) == (["1", "False"], "")

@@ -15,10 +15,12 @@ from __future__ import annotations
 import typing as t
 
 from .variables import (
+    FLASKS_G,
     HAS_REQUEST_CONTEXT,
     MARK,
     Lent,
     active,
+    defaults_of,
     foreign_request,
     in_transition,
     is_inherited,
@@ -49,11 +51,13 @@ push_request_context = generation.push_request_context
 show_requests = generation.show_requests
 
 __all__ = [
+    "FLASKS_G",
     "MARK",
     "REUSES_APP_CONTEXT",
     "Lent",
     "active",
     "active_request",
+    "defaults_of",
     "enter",
     "enter_with_request",
     "foreign_request",

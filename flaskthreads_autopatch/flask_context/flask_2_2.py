@@ -23,7 +23,7 @@ from .teardown import (
     pop_guarded,
     tear_down,
 )
-from .variables import MARK, Lent, cv_app, cv_request
+from .variables import FLASKS_G, MARK, Lent, cv_app, cv_request, note_defaults
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -136,6 +136,8 @@ def enter(app: Flask, lent: Lent | None, fn: object) -> Entered:
     """Push a new app context of *app* for *fn* and lend it a request. Returns what `leave` takes."""
     ctx: t.Any = app.app_context()
     ctx._flaskthreads_autopatch = False
+    if type(ctx.g) is not FLASKS_G:
+        note_defaults(ctx)
     try:
         # Our own layer has nothing to do for a context of ours. A layer of other code on top of it is called.
         layer: t.Any = AppContext.__dict__["push"]

@@ -15,7 +15,7 @@ from flask.ctx import AppContext
 from flask.signals import appcontext_popped
 
 from .teardown import guarded, is_called_by_teardown, pop_guarded, send
-from .variables import MARK, Lent, cv_app
+from .variables import FLASKS_G, MARK, Lent, cv_app, note_defaults
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -92,6 +92,8 @@ def enter(app: Flask, lent: Lent | None, fn: object) -> Entered:
     """Push a new app context of *app* for *fn* and lend it a request. Returns what `leave` takes."""
     ctx: t.Any = app.app_context()
     ctx._flaskthreads_autopatch = False
+    if type(ctx.g) is not FLASKS_G:
+        note_defaults(ctx)
     try:
         ctx.push()
     except BaseException as exc:

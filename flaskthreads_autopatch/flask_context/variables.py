@@ -6,8 +6,9 @@ import contextvars
 import functools
 import typing as t
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+import flask.ctx
 import flask.globals
 from flask.ctx import AppContext
 
@@ -27,6 +28,11 @@ MARK = "_flaskthreads_autopatch"
 entered or left, when receivers and teardown handlers run and nothing may inherit. On Flask < 3.2 also an attribute of
 a request context that is lent, and of one that was made for a carried task."""
 
+_DEFAULTS = "_flaskthreads_autopatch_defaults"
+
+FLASKS_G: type = flask.ctx._AppCtxGlobals
+"""Flask's own class of ``g``."""
+
 Lent = t.NewType("Lent", dict[str, t.Any])
 """The state of a request context, by value. It does not refer to the parent's app context."""
 
@@ -41,6 +47,17 @@ From 3.2 on there is no separate request context, so this is always None."""
 def is_inherited(ctx: AppContext) -> bool:
     """Return whether we entered this app context, as a child of another one."""
     return hasattr(ctx, MARK)
+
+
+def note_defaults(ctx: t.Any) -> None:
+    """Note what the constructor of a class of the app's own has put on ``g``. *ctx* was made just now."""
+    with suppress(Exception):  # The class may have no __dict__, or attributes that raise.
+        setattr(ctx, _DEFAULTS, dict(ctx.g.__dict__))
+
+
+def defaults_of(ctx: AppContext) -> dict[str, t.Any]:
+    """Return what the constructor of ``g`` has put there, if that is of a class of the app's own."""
+    return t.cast("dict[str, t.Any]", getattr(ctx, _DEFAULTS, {}))
 
 
 @contextmanager
