@@ -57,12 +57,20 @@ def capture(ctx: AppContext, policy: Policy, *, contextvars: bool = True) -> Sna
     return snapshot
 
 
+_UNREADABLE = "_flaskthreads_autopatch_unreadable"
+"""An attribute of a request whose body could not be read, which has been logged."""
+
+
 def _read_body(request: t.Any) -> None:
     if request is None:
         return
     try:
         request.get_data(parse_form_data=True)
     except Exception:
+        # A thread is captured when it is made and when it is started, and a view may start many.
+        if getattr(request, _UNREADABLE, False):
+            return
+        setattr(request, _UNREADABLE, True)
         # The request's repr has method and URL as the client has sent them.
         message = "preload: reading the body of %s failed; the thread starts without it."
         log(logging.WARNING, message, shown(request), exc_info=True)

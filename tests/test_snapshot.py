@@ -432,6 +432,18 @@ def test_a_body_that_cannot_be_preloaded_is_said_and_the_thread_runs(
     assert "preload: reading the body" in caplog.text
 
 
+def test_a_body_that_cannot_be_preloaded_is_logged_once_for_each_request(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A thread is captured when it is made and when it is started, and a view may start many."""
+    app.config["MAX_CONTENT_LENGTH"] = 10
+    install(app, preload=True)
+    app.add_url_rule("/", view_func=lambda: [in_thread(lambda: request.path) for _ in range(2)], methods=["POST"])
+    for count in (1, 2):
+        assert app.test_client().post("/", data=b"x" * 100).json == ["/", "/"]
+        assert caplog.text.count("preload: reading the body") == count
+
+
 def test_preload_without_a_request_reads_nothing(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
     install(app, preload=True)
     with app.app_context():
