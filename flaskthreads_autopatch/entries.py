@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import typing as t
+import weakref
 from collections.abc import Iterable, Mapping
+from itertools import compress
 from types import SimpleNamespace
 
 from .catalogue import PLAIN_TYPES, THREAD_BOUND_NAMES
@@ -26,6 +28,7 @@ class Namespace(t.NamedTuple):
 
 Namespaces = dict[str, Namespace]
 
+_NO_ENTRIES: Entries = {}
 _NO_NAMESPACES: Namespaces = {}
 
 
@@ -38,34 +41,83 @@ def take(values: Entries, policy: Policy) -> tuple[Entries, Namespaces, Mapping[
     not_inherited: dict[str, str] = {}
     for name in THREAD_BOUND_NAMES:
         if name in values:
-            not_inherited[name] = THREAD_BOUND_NAMES[name]
-    closable: Entries = {}
+            _leave_out(name, values, THREAD_BOUND_NAMES[name], not_inherited)
+    if policy.exclude:
+        plan = _plan_for(values, policy)
+    else:
+        # Without exclude, only the classes of the values count. A view puts the same ones on g at each request.
+        ids = tuple(map(id, map(type, values.values())))
+        plan = _plans.get(ids) or _kept_plan(ids, values, policy)
+    if plan.is_plain:
+        return _NO_ENTRIES, _NO_NAMESPACES, not_inherited
+    closable = dict(compress(values.items(), plan.closable))
     namespaces = _NO_NAMESPACES
-    by_type = not policy.exclude
-    for name, value in values.items():
-        cls = type(value)
-        try:
-            is_plain = cls in PLAIN_TYPES
-        except Exception:
-            is_plain = False  # A class may have a metaclass whose hash raises.
-        if by_type and is_plain:
-            continue
-        if reason := policy.why_home(name, cls):
-            not_inherited[name] = reason
-        elif cls is SimpleNamespace:
-            # Extensions keep their state in a namespace and change it, so each child has a copy (H8).
-            if namespaces is _NO_NAMESPACES:
-                namespaces = {}
-            namespaces[name] = _attributes_of(value, policy)
-        elif not is_plain:
-            closable[name] = value
-    for name in namespaces:
-        del values[name]
-    for name, reason in not_inherited.items():
-        cls = type(values.pop(name))
-        if logger.isEnabledFor(logging.DEBUG):
-            _log_once(name, path_of_class(cls).replace(":", "."), reason)
+    if plan.has_exceptions:
+        namespaces = {}
+        for name, reason in zip(list(values), plan.reasons, strict=True):
+            if reason is not None:
+                _leave_out(name, values, reason, not_inherited)
+            elif type(values[name]) is SimpleNamespace:
+                # Extensions keep their state in a namespace and change it, so each child has a copy (H8).
+                namespaces[name] = _attributes_of(values.pop(name), policy)
     return closable, namespaces, not_inherited
+
+
+class _Plan(t.NamedTuple):
+    """What happens to the entries of a ``g``, in their order."""
+
+    closable: tuple[bool, ...]
+    """Whether each is inherited, and a teardown handler could close it."""
+    reasons: tuple[str | None, ...]
+    """Why each is not inherited; None if it is."""
+    has_exceptions: bool
+    """Whether one is not inherited, or is a namespace."""
+    is_plain: bool
+    """Whether each is inherited, and none can be closed."""
+    forgetting: tuple[weakref.ref[type], ...] = ()
+    """References to the classes. When one of these goes, a plan that is kept is forgotten."""
+
+
+def _plan_for(values: Entries, policy: Policy) -> _Plan:
+    classes = [type(value) for value in values.values()]
+    plain = [_is_plain(cls) for cls in classes]
+    # Without exclude, the reason for a plain value need not be asked for.
+    reasons = [
+        None if is_plain and not policy.exclude else policy.why_home(name, cls)
+        for name, cls, is_plain in zip(values, classes, plain, strict=True)
+    ]
+    closable = [
+        not is_plain and reason is None and cls is not SimpleNamespace
+        for cls, is_plain, reason in zip(classes, plain, reasons, strict=True)
+    ]
+    has_exceptions = any(reason is not None for reason in reasons) or any(cls is SimpleNamespace for cls in classes)
+    return _Plan(tuple(closable), tuple(reasons), has_exceptions, not has_exceptions and not any(closable))
+
+
+_plans: dict[tuple[int, ...], _Plan] = {}
+"""By the ids of the classes of the values, in their order. No class is kept alive, because an app may make one for each
+request; and when one goes, its plans go before another class can have the same id."""
+_MOST_PLANS = 1024
+
+
+def _kept_plan(ids: tuple[int, ...], values: Entries, policy: Policy) -> _Plan:
+    """Return the plan for *values*, whose classes have these *ids*, and keep it."""
+
+    def forget(ref: object) -> None:
+        _plans.pop(ids, None)
+
+    if len(_plans) >= _MOST_PLANS:
+        _plans.clear()
+    references = tuple(weakref.ref(type(value), forget) for value in values.values())
+    plan = _plans[ids] = _plan_for(values, policy)._replace(forgetting=references)
+    return plan
+
+
+def _leave_out(name: str, values: Entries, reason: str, not_inherited: dict[str, str]) -> None:
+    not_inherited[name] = reason
+    cls = type(values.pop(name))
+    if logger.isEnabledFor(logging.DEBUG):
+        _log_once(name, path_of_class(cls).replace(":", "."), reason)
 
 
 def _attributes_of(namespace: SimpleNamespace, policy: Policy) -> Namespace:
@@ -76,8 +128,8 @@ def _attributes_of(namespace: SimpleNamespace, policy: Policy) -> Namespace:
 def _is_plain(cls: type) -> bool:
     try:
         return cls in PLAIN_TYPES
-    except Exception:  # As in `take`, which has no time for a call.
-        return False
+    except Exception:
+        return False  # A class may have a metaclass whose hash raises.
 
 
 def fill(target: Entries, values: Entries, namespaces: Namespaces) -> None:
@@ -101,8 +153,11 @@ def without_defaults(target: Entries, defaults: Entries) -> Entries:
 def hide(target: Entries, closable: Entries, namespaces: Namespaces) -> None:
     """Remove from *target* the entries that a teardown handler could close and that are still the identical objects."""
     for name, value in closable.items():
-        if target.get(name) is value:
-            target.pop(name, None)  # A thread of the task may have removed it meanwhile.
+        try:
+            if target[name] is value:
+                del target[name]
+        except KeyError:
+            pass  # The task has removed it, or a thread of the task is just removing it.
     for name, attributes in namespaces.items():
         if type(namespace := target.get(name)) is SimpleNamespace:
             hide(vars(namespace), attributes.closable, _NO_NAMESPACES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import gc
 import itertools
 import typing as t
 import weakref
@@ -13,7 +14,7 @@ import pytest
 from flask import Flask, appcontext_pushed, current_app, g, request
 from flask.ctx import _AppCtxGlobals
 
-from flaskthreads_autopatch import install, is_inherited, running
+from flaskthreads_autopatch import entries, install, is_inherited, running
 
 from .conftest import in_thread
 
@@ -333,3 +334,30 @@ def test_a_g_with_a_store_of_its_own_is_named_once(
     named = [record for record in caplog.records if cls.__qualname__ in record.getMessage()]
     assert [(record.levelname, record.exc_info) for record in named] == ([] if share else [("WARNING", None)])
     assert len(caplog.records) == len(named)
+
+
+def test_what_is_known_of_a_class_goes_with_it(installed: Flask) -> None:
+    def use() -> weakref.ref[type]:
+        cls = type("Made", (), {})
+        with installed.app_context():
+            g.user, g.made = "alice", cls()
+            assert in_thread(lambda: sorted(g)) == ["made", "user"]
+        return weakref.ref(cls)
+
+    before = len(entries._plans)
+    for _ in range(3):
+        ref = use()
+        gc.collect()
+        assert ref() is None
+    assert len(entries._plans) == before
+
+
+def test_plans_are_bounded(installed: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entries, "_MOST_PLANS", 3)
+    entries._plans.clear()
+    classes = [type(f"Made{number}", (), {}) for number in range(9)]
+    for cls in classes:
+        with installed.app_context():
+            g.made = cls()
+            assert in_thread(lambda: type(g.made)) is cls
+        assert len(entries._plans) <= 3
