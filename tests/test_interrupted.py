@@ -245,3 +245,141 @@ for _ in interrupted("layers.py", {call}, {interrupt}, 13):
 print("done")
 """,
     )
+
+
+@KINDS
+@pytest.mark.parametrize("interrupt", ["submit", "shut_down"])
+def test_h32_what_goes_to_other_processes_is_interrupted(kind: str, interrupt: str) -> None:
+    run(
+        kind,
+        """
+import pickle
+from concurrent.futures import Executor, Future
+from flask import has_app_context
+from flaskthreads_autopatch import RemoteAppContextExecutor, apps
+
+app = Flask("__main__")
+
+class InPlace(Executor):
+    '''An engine of this process: what it is given goes through pickle, and runs at once.'''
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        future.set_result(pickle.loads(pickle.dumps(fn))(*args, **kwargs))
+        return future
+
+def new_pool():
+    global pool
+    apps._apps.forget()  # as after a fork: the app is loaded again
+    pool = RemoteAppContextExecutor(InPlace(), "__main__:app")
+
+def submit():
+    try:
+        seen.append(pool.submit(has_app_context).result())
+    except RuntimeError as error:
+        assert "after shutdown" in str(error)
+
+def shut_down():
+    pool.shutdown()
+
+def operation():
+    new_pool()
+    submit()
+    shut_down()
+
+seen = []
+new_pool()
+for _ in interrupted(("remote.py", "apps.py"), operation, """
+        + f"{interrupt}):"
+        + """
+    assert set(seen) <= {True}
+    assert not pool._open
+assert seen
+print("done")
+""",
+    )
+
+
+def test_h32_the_dump_signal_comes_as_soon_as_its_handler_is_set() -> None:
+    run(
+        "signal",
+        """
+os.environ["FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL"] = "USR2"
+os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+app, got = Flask("app"), []
+signal.signal(signal.SIGUSR2, lambda number, frame: got.append(number))
+
+def switch_on_and_off():
+    flaskthreads_autopatch.install(app)
+    flaskthreads_autopatch.disable()
+
+for _ in interrupted("dump_signal.py", switch_on_and_off, lambda: signal.raise_signal(signal.SIGUSR2)):
+    assert got.pop() == signal.SIGUSR2 and not got
+print("done")
+""",
+    )
+
+
+def test_h32_a_capture_while_the_watcher_ends() -> None:
+    """At each instruction of the watcher's loop, in its own thread, the main thread captures."""
+    run(
+        "signal",
+        """
+import logging, queue
+app, heard = Flask("app"), queue.SimpleQueue()
+
+class Tell(logging.Handler):
+    def emit(self, record):
+        heard.put(record.getMessage())
+
+logger = logging.getLogger("flaskthreads_autopatch")
+logger.addHandler(Tell())
+logger.propagate = False
+flaskthreads_autopatch.install(app, warn_after=0.001)
+
+def capture(fn):
+    with app.app_context():
+        return flaskthreads_autopatch.copy_current_app_context(fn)
+
+at, captured = 0, True
+while captured:
+    at += 1
+    left, captured = at, False
+    reached, go_on, opened, ended = threading.Event(), threading.Event(), threading.Event(), threading.Event()
+
+    def trace(frame, event, arg):
+        global left, captured
+        if frame.f_code is not overdue._Watcher.run.__code__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if left == 0:
+                captured = True
+                reached.set()
+                go_on.wait(LIMIT)
+        elif event == "return":
+            ended.set()
+            reached.set()
+        return trace
+
+    threading.settrace(trace)
+    first = capture(int)
+    threading.settrace(None)
+    del first  # now there is nothing left to watch
+    reached.wait(LIMIT)
+    if captured:
+        thread = threading.Thread(target=capture(lambda: opened.wait(LIMIT)))
+        thread.start()
+        go_on.set()
+        assert "still runs" in heard.get(timeout=LIMIT)
+        opened.set()
+        thread.join()
+        assert "has finished" in heard.get(timeout=LIMIT)
+        while not heard.empty():
+            heard.get()
+    overdue._state.watcher.join(LIMIT)
+assert at > 20, at
+print("done")
+""",
+    )

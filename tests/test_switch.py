@@ -312,22 +312,55 @@ def test_two_threads_that_meet_an_app_first_agree_on_its_policy(app: Flask) -> N
     assert app.extensions[EXTENSION] is policy
 
 
-def test_disabled_while_the_config_is_read_nothing_is_left_on(app: Flask) -> None:
-    class Config(flask.Config):
-        def __iter__(self) -> t.Iterator[str]:
-            if then:
-                then.pop()()
-            return super().__iter__()
+class Interrupted(flask.Config):
+    """Does something once while it is read, as a signal handler may."""
 
-    app.config = Config(app.root_path, app.config)
-    then: list[t.Callable[[], object]] = []
+    then: t.Callable[[], object] | None = None
+
+    def __iter__(self) -> t.Iterator[str]:
+        then, self.then = self.then, None
+        if then is not None:
+            then()
+        return super().__iter__()
+
+
+@WAYS
+def test_of_two_captures_that_read_the_config_the_first_to_end_settles_it(
+    app: Flask, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.config = config = Interrupted(app.root_path, app.config)
+
+    def capture_and_change(option: str, value: object) -> None:
+        inner.append(names(app))
+        config[option] = value
+
+    inner: list[list[str]] = []
+    switch_on(way, app)
+    config[EXCLUDE] = "token"
+    config.then = lambda: capture_and_change(EXCLUDE, "user")
+    assert (names(app), inner) == (["user"], [["user"]])
+    assert app.extensions[EXTENSION].exclude == ("token",)
+
+    def refused() -> bool:
+        with app.app_context():
+            return not in_thread(is_inherited)
+
+    switch_on(way, app)
+    config[SHARE] = "maybe"
+    config.then = refused
+    assert refused()
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+
+
+def test_disabled_while_the_config_is_read_nothing_is_left_on(app: Flask) -> None:
+    app.config = config = Interrupted(app.root_path, app.config)
     for way in ("install", "enable"):
         switch_on(way, app)
-        then = [disable]
+        config.then = disable
         assert not inherits(app)
         assert app.extensions == {} and status().apps == ()
         switch_on(way, app)
-        then = [lambda: install(app, request=False)]
+        config.then = lambda: install(app, request=False)
         assert inherits(app)
         assert app.extensions[EXTENSION] == flaskthreads_autopatch.Policy(request=False)
         disable()

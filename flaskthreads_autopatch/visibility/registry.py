@@ -51,7 +51,7 @@ def _after_fork() -> None:
     # Threads other than the forking one do not exist in the child, so their replays are hidden. Their entries are not
     # deleted, because gevent's greenlets do survive a fork and remove their own.
     ident = threading.get_ident()
-    _of_the_parent_process.update(ctx for ctx, entry in replays.items() if entry[0] != ident)
+    _of_the_parent_process.update(ctx for ctx, entry in replays.copy().items() if entry[0] != ident)
 
 
 if hasattr(os, "register_at_fork"):
