@@ -222,6 +222,15 @@ def test_the_defaults_of_a_g_do_not_win_over_the_parents_entries(app: Flask, cls
         assert at_the_end[1][1] == "the thread's"
 
 
+@pytest.mark.parametrize("cls", [Defaults, Data])
+def test_the_defaults_of_a_g_in_a_thread_of_a_thread(app: Flask, cls: type) -> None:
+    app.app_ctx_globals_class = cls  # type: ignore[assignment]
+    install(app)
+    with app.test_request_context("/alices"):
+        opened = g.opened
+        assert in_thread(lambda: in_thread(lambda: g.opened)) is opened
+
+
 class Own(_AppCtxGlobals):
     """The values of its entries lie in a dictionary of its own."""
 

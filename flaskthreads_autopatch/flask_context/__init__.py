@@ -18,6 +18,7 @@ from .variables import (
     FLASKS_G,
     HAS_REQUEST_CONTEXT,
     MARK,
+    PARENT,
     Lent,
     active,
     defaults_of,
@@ -53,6 +54,7 @@ show_requests = generation.show_requests
 __all__ = [
     "FLASKS_G",
     "MARK",
+    "PARENT",
     "REUSES_APP_CONTEXT",
     "Lent",
     "active",

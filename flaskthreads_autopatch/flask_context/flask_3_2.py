@@ -15,13 +15,13 @@ from flask.ctx import AppContext
 from flask.signals import appcontext_popped
 
 from .teardown import guarded, is_called_by_teardown, pop_guarded, send
-from .variables import FLASKS_G, MARK, Lent, cv_app, note_defaults
+from .variables import DEFAULTS, FLASKS_G, MARK, PARENT, Lent, cv_app, note_defaults
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-# What a context is lent. `g` is its own, and so is the bookkeeping of pushes.
-_LENT = ("_request", "_session", "url_adapter", "_flashes", "_after_request_functions")
+# What a context is not lent. All else belongs to the request: what a class of the app's own has set on it, too.
+_OWN = ("app", "g", "_cv_token", "_push_count", DEFAULTS, PARENT)
 
 Tokens = t.Any
 """The token of our app context."""
@@ -72,12 +72,19 @@ def lendable(ctx: AppContext) -> Lent | None:
     state = ctx.__dict__
     if state["_request"] is None:
         return None
-    lent = {name: state[name] for name in _LENT}
+    lent = _lent(state)
     if lent["_session"] is None:
         # The parent is just opening its session. A child must not open another one: a thread that open_session()
         # starts would call open_session() again, and so on without end (H38).
         lent["_get_session"] = _not_open_yet
     return Lent(lent)
+
+
+def _lent(state: dict[str, t.Any]) -> dict[str, t.Any]:
+    lent = state.copy()
+    for name in _OWN:
+        lent.pop(name, None)
+    return lent
 
 
 def _not_open_yet() -> t.NoReturn:
@@ -110,7 +117,7 @@ def enter(app: Flask, lent: Lent | None, fn: object) -> Entered:
 def enter_with_request(app: Flask, environ: WSGIEnvironment, session: t.Any, fn: object) -> Entered:
     """Do the same with a new request, made from *environ*. Without a *session*, one is opened as by Flask."""
     own: t.Any = app.request_context(environ)
-    lent = {name: own.__dict__[name] for name in _LENT} | {"_session": session}
+    lent = _lent(own.__dict__) | {"_session": session}
     ctx: t.Any
     ctx, token = enter(app, Lent(lent), fn)
     try:

@@ -28,7 +28,11 @@ MARK = "_flaskthreads_autopatch"
 entered or left, when receivers and teardown handlers run and nothing may inherit. On Flask < 3.2 also an attribute of
 a request context that is lent, and of one that was made for a carried task."""
 
-_DEFAULTS = "_flaskthreads_autopatch_defaults"
+DEFAULTS = "_flaskthreads_autopatch_defaults"
+"""An attribute of an app context that we entered, see `note_defaults`."""
+
+PARENT = "_flaskthreads_autopatch_parent"
+"""An attribute of an app context whose end is noted: its `ParentRef`."""
 
 FLASKS_G: type = flask.ctx._AppCtxGlobals
 """Flask's own class of ``g``."""
@@ -52,12 +56,12 @@ def is_inherited(ctx: AppContext) -> bool:
 def note_defaults(ctx: t.Any) -> None:
     """Note what the constructor of a class of the app's own has put on ``g``. *ctx* was made just now."""
     with suppress(Exception):  # The class may have no __dict__, or attributes that raise.
-        setattr(ctx, _DEFAULTS, dict(ctx.g.__dict__))
+        setattr(ctx, DEFAULTS, dict(ctx.g.__dict__))
 
 
 def defaults_of(ctx: AppContext) -> dict[str, t.Any]:
     """Return what the constructor of ``g`` has put there, if that is of a class of the app's own."""
-    return t.cast("dict[str, t.Any]", getattr(ctx, _DEFAULTS, {}))
+    return t.cast("dict[str, t.Any]", getattr(ctx, DEFAULTS, {}))
 
 
 @contextmanager

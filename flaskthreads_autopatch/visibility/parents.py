@@ -15,8 +15,7 @@ from flask.ctx import AppContext
 from flask.signals import appcontext_tearing_down
 
 from .. import flask_context
-
-_ATTRIBUTE = "_flaskthreads_autopatch_parent"
+from ..flask_context import PARENT
 
 
 class ParentRef(weakref.ref[AppContext]):
@@ -52,7 +51,7 @@ ELSEWHERE: weakref.ref[AppContext] = elsewhere()
 def watched(ctx: AppContext) -> ParentRef:
     """Return the `ParentRef` of *ctx*, and note the end of *ctx* from now on."""
     state = vars(ctx)
-    parent: ParentRef | None = state.get(_ATTRIBUTE)
+    parent: ParentRef | None = state.get(PARENT)
     if parent is None:
         # Without blinker, which Flask 2.2 does not require, the death of the context is its end.
         if hasattr(appcontext_tearing_down, "receivers"):
@@ -60,7 +59,7 @@ def watched(ctx: AppContext) -> ParentRef:
         made = ParentRef(ctx, _note_death)
         made.ended = None
         # A finalizer or a signal handler may have captured in this context since it was asked for (H32).
-        parent = state.setdefault(_ATTRIBUTE, made)
+        parent = state.setdefault(PARENT, made)
     return parent
 
 
@@ -88,7 +87,7 @@ def seconds_over(parent: weakref.ref[AppContext]) -> float | None:
 
 
 def _note_end(sender: object, **extra: t.Any) -> None:
-    parent = getattr(flask_context.active(), _ATTRIBUTE, None)
+    parent = getattr(flask_context.active(), PARENT, None)
     if parent is not None:
         parent.ended = time.monotonic()
 
