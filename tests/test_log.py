@@ -14,7 +14,7 @@ import pytest
 from flask import Flask, g, has_app_context, request
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch import capture, context_released, entries, is_inherited, log
+from flaskthreads_autopatch import context_released, entries, is_inherited, log, patches
 from flaskthreads_autopatch.visibility import overdue
 
 from .conftest import in_thread
@@ -143,14 +143,12 @@ def test_h36_a_body_that_cannot_be_read_cannot_be_logged_either(
 
 
 def test_h36_a_capture_that_fails_cannot_be_logged_and_the_thread_starts(
-    installed: Flask, broken_logging: None, capsys: pytest.CaptureFixture[str]
+    installed: Flask, broken_logging: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Locked:
-        @property
-        def __dict__(self) -> t.NoReturn:  # type: ignore[override]
-            raise LookupError("no entries for you")
+    def fail(*args: object, **kwargs: object) -> t.NoReturn:
+        raise LookupError("no snapshot for you")
 
-    installed.app_ctx_globals_class = Locked  # type: ignore[assignment]
+    monkeypatch.setattr(patches, "capture", fail)
     with installed.app_context():
         assert in_thread(look) == "nothing"
         with ThreadPoolExecutor(1) as pool:
@@ -165,7 +163,6 @@ def test_h36_a_context_without_a_dict_cannot_be_logged(
     class Slotted:
         __slots__ = ("user",)
 
-    capture._warn_of_slots.cache_clear()
     app.app_ctx_globals_class = Slotted  # type: ignore[assignment]
     flaskthreads_autopatch.install(app)
     with app.app_context():
