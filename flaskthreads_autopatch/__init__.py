@@ -7,8 +7,6 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # typing would be the most expensive import of many a process that never imports Flask
 if TYPE_CHECKING:
-    from typing import Any
-
     from .apps import AppLoadError as AppLoadError
     from .carrier import Carrier as Carrier
     from .carrier import CarrierError as CarrierError
@@ -37,7 +35,35 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
+__all__ = [
+    "AppContextThread",
+    "AppLoadError",
+    "Carrier",
+    "CarrierError",
+    "NotPortableError",
+    "Policy",
+    "PolicyError",
+    "RemoteAppContextExecutor",
+    "Replay",
+    "ThreadPoolWithAppContextExecutor",
+    "carry",
+    "context_inherited",
+    "context_released",
+    "copy_current_app_context",
+    "disable",
+    "dump",
+    "enable",
+    "init_app",
+    "install",
+    "is_enabled",
+    "is_inherited",
+    "running",
+    "status",
+    "suppress_inheritance",
+    "uninstall",
+]
+
+_MODULES = {
     "AppContextThread": "explicit",
     "AppLoadError": "apps",
     "Carrier": "carrier",
@@ -64,19 +90,21 @@ _HOMES = {
     "ThreadPoolWithAppContextExecutor": "explicit",
     "uninstall": "switch",
 }
+"""The module in which each public name is defined."""
 
-__all__ = sorted(_HOMES)
 
+if not TYPE_CHECKING:  # Type checkers see the imports above. To them, any other name is an error.
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
 
-    # First and by itself: what `activation` has waiting for it imports switch, which must not be half imported then.
-    import_module("flask")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    return value
+        # As soon as Flask is imported, the hook of `activation` imports switch. Flask is therefore imported before any
+        # module of ours: else switch could be half imported at that moment.
+        import_module("flask")
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        return value
 
 
 def __dir__() -> list[str]:

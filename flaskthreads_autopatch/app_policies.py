@@ -20,12 +20,10 @@ from flask import Flask
 
 from .log import log
 from .names import shown, text_of
-from .policy import CONFIG_KEYS, Policy, resolve
+from .policy import CONFIG_KEYS, Options, Policy, resolve
 
 EXTENSION = "flaskthreads_autopatch"
 """Under this name an app's policy stands in ``app.extensions``, from the first capture on."""
-
-Keywords = dict[str, t.Any]
 
 
 class Known(weakref.ref[Flask]):
@@ -33,7 +31,7 @@ class Known(weakref.ref[Flask]):
 
     __slots__ = ("errors", "installed", "keywords")
 
-    keywords: Keywords
+    keywords: Options
     installed: bool
     errors: list[str]
     """What is wrong in its config; empty until a capture has found that. Nothing of such an app is inherited."""
@@ -41,7 +39,7 @@ class Known(weakref.ref[Flask]):
 
 class _State:
     def __init__(self) -> None:
-        self.keywords: Keywords | None = None
+        self.keywords: Options | None = None
         """The keywords of `enable`; None unless it is in force."""
         self.known: dict[int, Known] = {}
         """By the ``id()`` of the app: what `policy_for` asks for an app without a policy, at every call."""
@@ -78,7 +76,7 @@ def policy_or_default(app: Flask) -> Policy:
     return policy
 
 
-def set_installed(app: Flask, keywords: Keywords) -> Known | None:
+def set_installed(app: Flask, keywords: Options) -> Known | None:
     """Note that *app* is installed, and have its config read at the next capture. Return what was known of it."""
     before = _state.known.get(id(app))
     _state.known[id(app)] = _known(app, keywords, installed=True)
@@ -99,7 +97,7 @@ def set_uninstalled(app: Flask, before: Known | None = None) -> bool:
     return True
 
 
-def set_enabled(keywords: Keywords | None) -> Keywords | None:
+def set_enabled(keywords: Options | None) -> Options | None:
     """Note the *keywords* of `enable`, or None if it is not in force. Return those before.
 
     The config of each app that is not installed is read again at its next capture.
@@ -149,7 +147,7 @@ def found() -> tuple[tuple[tuple[str, Policy], ...], tuple[tuple[str, str], ...]
     return tuple(sorted(policies, key=lambda each: each[0])), tuple(sorted(refused))
 
 
-def _known(app: Flask, keywords: Keywords, installed: bool) -> Known:
+def _known(app: Flask, keywords: Options, installed: bool) -> Known:
     key = id(app)
     known = Known(app, lambda _: _state.known.pop(key, None))
     known.keywords, known.installed, known.errors = keywords, installed, []

@@ -64,7 +64,7 @@ class Carrier:
         g: Iterable[str] = (),
         headers: Iterable[str] = (),
         *,
-        request: bool | str = True,
+        request: bool | t.Literal["path"] = True,
         signed: bool = False,
         max_size: int = MAX_SIZE,
     ) -> None:

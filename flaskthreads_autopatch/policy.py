@@ -43,19 +43,19 @@ class Policy:
     """
 
     share: bool = False
-    """The child works on the parent's own ``g`` instead of on a snapshot of it."""
+    """The thread works on the parent's own ``g``, not on a snapshot of it."""
     request: bool = True
     """Lend the request and the session."""
     preload: bool = False
     """Read the request's body before the thread starts."""
     exclude: tuple[str, ...] = ()
-    """More entries of ``g`` that stay home: ``"name"`` or ``"module:Class"``, fnmatch patterns."""
+    """More entries of ``g`` that are not inherited: ``"name"`` or ``"module:Class"``, fnmatch patterns."""
     ignore: tuple[str, ...] = ()
     """More threads and callables that do not inherit: ``"module:qualname"`` or ``"module"``, fnmatch patterns."""
     contextvars: bool = False
     """Also carry a copy of all other context variables."""
     warn_after: float | None = None
-    """Warn of what still runs so many seconds after its parent's context has ended."""
+    """Log a warning for a thread that is still running this many seconds after its parent's context ended."""
 
     _sources: Mapping[str, str] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -108,6 +108,21 @@ class Policy:
         bases = [base for base in cls.__mro__ if base not in stand_ins]
         reasons = (_why_path_ignored(self.ignore, base.__module__, base.__qualname__) for base in bases)
         return next(filter(None, reasons), None)
+
+
+Patterns: t.TypeAlias = tuple[str, ...] | list[str] | set[str] | frozenset[str]
+
+
+class Options(t.TypedDict, total=False):
+    """The options as keywords of `install` and `enable`: those of `Policy`, with any collection of patterns."""
+
+    share: bool
+    request: bool
+    preload: bool
+    exclude: Patterns
+    ignore: Patterns
+    contextvars: bool
+    warn_after: float | None
 
 
 def resolve(keywords: Mapping[str, t.Any], config: Mapping[str, t.Any], environ: Mapping[str, str]) -> Policy:

@@ -30,7 +30,7 @@ class AllowList(t.NamedTuple):
     """Method, URL and headers of the request, by their names in a WSGI environ. Empty to carry no request."""
 
     @classmethod
-    def of(cls, g: Iterable[str], headers: Iterable[str], request: bool | str = True) -> AllowList:
+    def of(cls, g: Iterable[str], headers: Iterable[str], request: bool | t.Literal["path"] = True) -> AllowList:
         """Make one of what a user has written. Raises `TypeError`."""
         if type(request) is not bool and request != "path":
             raise TypeError(f'request={request!r}: allowed are True, False and "path" (the URL without its query).')

@@ -50,7 +50,7 @@ class RemoteAppContextExecutor(Executor):
         g: Iterable[str] = (),
         headers: Iterable[str] = (),
         *,
-        request: bool | str = True,
+        request: bool | t.Literal["path"] = True,
         max_size: int = MAX_SIZE,
         owned: bool = False,
     ) -> None:
@@ -105,7 +105,7 @@ def carry(
     g: Iterable[str] = (),
     headers: Iterable[str] = (),
     *,
-    request: bool | str = True,
+    request: bool | t.Literal["path"] = True,
     max_size: int = MAX_SIZE,
 ) -> Callable[P, R]:
     """Return *fn* for other processes: each call there has the context that is active here and now.
@@ -118,7 +118,9 @@ def carry(
     return t.cast("Callable[P, R]", Carried(app, _path_of(fn), carrier.take(settings=policy_or_default)))
 
 
-def _carrier(app: object, g: Iterable[str], headers: Iterable[str], request: bool | str, max_size: int) -> Carrier:
+def _carrier(
+    app: object, g: Iterable[str], headers: Iterable[str], request: bool | t.Literal["path"], max_size: int
+) -> Carrier:
     if not isinstance(app, str) or not app:
         raise TypeError(
             f"app={app!r}: allowed is where a worker process finds the app, as for 'flask --app':"

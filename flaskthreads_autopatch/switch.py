@@ -19,11 +19,13 @@ from .app_policies import policy_for as policy_for
 from .app_policies import policy_or_default as policy_or_default
 from .environment import is_killed, say
 from .names import shown
-from .policy import Policy, PolicyError, resolve
+from .policy import Options, Policy, PolicyError, resolve
 from .suppression import THREADS_INHERIT_CONTEXT
 from .visibility import dump_signal, parents
 
 if t.TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from .layers import Layers
 
 
@@ -62,22 +64,36 @@ class Handle:
         disable()
 
 
-def install(app: Flask, **policy: t.Any) -> None:
+def install(app: Flask, **options: Unpack[Options]) -> None:
     """Have every thread, timer and pool task that is started in a context of *app* inherit that context.
 
-    *policy*: the options of `Policy`; what is not given is read from ``app.config`` and from the environment when the
-    first thread is started in a context of *app*. A wrong option in the config is logged then, and nothing of *app* is
-    inherited. Raises `TypeError` if *app* is no Flask app, and `PolicyError` for a wrong keyword; a wrong option in the
-    environment is one line on stderr. In all three cases nothing is patched. Installing again replaces the policy, and
-    has the config read again. *app* is held weakly. With ``FLASKTHREADS_AUTOPATCH=0`` in the environment, nothing
-    happens.
+    The options, with their defaults:
+
+    - ``share=False``: The thread works on the parent's own ``g``, not on a snapshot of it.
+    - ``request=True``: Lend the request and the session.
+    - ``preload=False``: Read the request's body before the thread starts.
+    - ``exclude=()``: More entries of ``g`` that are not inherited: ``"name"`` or ``"module:Class"``, fnmatch patterns.
+    - ``ignore=()``: More threads and callables that do not inherit: ``"module:qualname"`` or ``"module"``, fnmatch
+      patterns.
+    - ``contextvars=False``: Also carry a copy of all other context variables.
+    - ``warn_after=None``: Log a warning for a thread that is still running this many seconds after its parent's context
+      ended.
+
+    An option that is not given is read from ``app.config`` (``FLASKTHREADS_AUTOPATCH_SHARE``), or else from the
+    environment (under the same name), when the first thread is started in a context of *app*. If an option in the
+    config is wrong, an error is logged then, and nothing of *app* is inherited.
+
+    Raises `TypeError` if *app* is not a Flask app, and `PolicyError` for a wrong keyword. A wrong option in the
+    environment is reported in one line on stderr. In all three cases nothing is patched. Installing again replaces the
+    options, and has the config read again. *app* is held weakly. With ``FLASKTHREADS_AUTOPATCH=0`` in the environment,
+    nothing happens.
     """
     app = _flask_app(app, "install")
-    if _resolved(policy) is None:
+    if _resolved(options) is None:
         return
     _state.patches.watch_imports()
     with _state.lock:
-        before = app_policies.set_installed(app, policy)
+        before = app_policies.set_installed(app, options)
         try:
             _settle()
         except BaseException:
@@ -100,22 +116,23 @@ def uninstall(app: Flask) -> None:
             _settle()
 
 
-def enable(**policy: t.Any) -> Handle:
+def enable(**options: Unpack[Options]) -> Handle:
     """Have every thread, timer and pool task inherit the app context in which it is started, whatever the app.
 
-    *policy*: the options of `Policy`; what is not given is read from the environment, and from each app's config
-    when the first thread is started in a context of it. An app that is installed keeps its own policy. Raises
-    `PolicyError` for a wrong keyword, and patches nothing; a wrong option in the environment is one line on stderr,
-    and nothing is patched; a wrong one in an app's config is logged, and that app is left alone. With
-    ``FLASKTHREADS_AUTOPATCH=0`` in the environment, nothing happens.
+    The options are those of `install`. An option that is not given is read from the config of each app, or else from
+    the environment, when the first thread is started in a context of that app. If an option in the config is wrong, an
+    error is logged then, and nothing of that app is inherited. An app that is installed keeps its own options.
 
-    Enabling again replaces the policy. The handle can be used as a context manager, which disables at the end.
+    Raises `PolicyError` for a wrong keyword. A wrong option in the environment is reported in one line on stderr. In
+    both cases nothing is patched. With ``FLASKTHREADS_AUTOPATCH=0`` in the environment, nothing happens.
+
+    Enabling again replaces the options. The returned handle is a context manager: at its end, it calls `disable`.
     """
-    resolved = _resolved(policy)
+    resolved = _resolved(options)
     if resolved is not None:
         _state.patches.watch_imports()
         with _state.lock:
-            before = app_policies.set_enabled(policy), _state.policy
+            before = app_policies.set_enabled(options), _state.policy
             _state.policy = resolved
             try:
                 _settle()
@@ -188,7 +205,7 @@ def _settle() -> None:
             _state.is_settling = False
 
 
-def _resolved(keywords: dict[str, t.Any]) -> Policy | None:
+def _resolved(keywords: Options) -> Policy | None:
     """Return the policy that *keywords* and the environment make; None if the environment keeps the library off."""
     resolve(keywords, {}, {})  # A wrong keyword is the program's mistake: it is raised whatever the environment says.
     if is_killed():

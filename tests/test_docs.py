@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
 import os
+import pydoc
 import re
 import subprocess
 import sys
+import typing as t
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -58,9 +63,42 @@ def test_readme_has_the_two_commands() -> None:
     assert re.fullmatch(r"python3 -m venv .*pytest\n", tests)
 
 
+def fields_of_policy() -> list[tuple[str, str, str]]:
+    """Name, default and meaning of each option, as the source of `Policy` has them."""
+    body = t.cast(ast.ClassDef, ast.parse(inspect.getsource(Policy)).body[0]).body
+    found = {}
+    for node, below in pairwise(body):
+        if isinstance(node, ast.AnnAssign) and isinstance(below, ast.Expr):
+            found[ast.unparse(node.target)] = ast.literal_eval(below.value).partition("\n\n")[0]
+    fields = [field for field in dataclasses.fields(Policy) if field.init]
+    return [(field.name, repr(field.default), " ".join(found[field.name].split())) for field in fields]
+
+
 def test_the_page_of_options_has_every_option() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \|", (pages.ROOT / "docs" / "options.md").read_text(), re.MULTILINE)
-    assert rows == [(field.name, repr(field.default)) for field in dataclasses.fields(Policy) if field.init]
+    page = (pages.ROOT / "docs" / "options.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \| (.*) \|$", page, re.MULTILINE)
+    assert rows == [(name, default, meaning.replace("``", "`")) for name, default, meaning in fields_of_policy()]
+    assert set(re.findall(r"^## (\w+)$", page, re.MULTILINE)) >= {name for name, _, _ in rows}
+
+
+def test_help_lists_every_option() -> None:
+    text = pydoc.plain(pydoc.render_doc(flaskthreads_autopatch.install))
+    rows = re.findall(r"^ +- ``(\w+)=(.*?)``: (.*(?:\n +\w.*)*)", text, re.MULTILINE)
+    assert [(name, default, " ".join(meaning.split())) for name, default, meaning in rows] == fields_of_policy()
+
+
+def test_type_checkers_know_every_option() -> None:
+    fields = [field for field in dataclasses.fields(Policy) if field.init]
+    accepted = {field.name: str(field.type).replace("tuple[str, ...]", "Patterns") for field in fields}
+    known = {name: annotation.__forward_arg__ for name, annotation in policy.Options.__annotations__.items()}
+    assert known == accepted
+
+
+@pytest.mark.parametrize("name", ["context_inherited", "context_released"])
+def test_help_explains_a_signal(name: str) -> None:
+    text = pydoc.plain(pydoc.render_doc(getattr(flaskthreads_autopatch, name)))
+    assert "Signal that a replay" in text
+    assert "``replay``, " in text
 
 
 def test_every_environment_variable_is_listed_in_one_place() -> None:

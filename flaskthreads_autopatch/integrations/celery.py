@@ -33,7 +33,7 @@ def init_celery(
     *,
     g: Iterable[str] = (),
     headers: Iterable[str] = (),
-    request: bool | str = True,
+    request: bool | t.Literal["path"] = True,
     signed: bool = False,
     max_size: int = MAX_SIZE,
 ) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 import typing as t
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 
 import flask.signals
 from flask import Flask
@@ -20,17 +21,58 @@ from ..log import log
 from ..names import path_of_class
 from . import parents
 from .overdue import overdue, warn_ended
-from .registry import Entry, describe, replays
+from .registry import Entry, Replay, describe, replays
 
-_namespace = t.cast(t.Any, flask.signals).Namespace()
+Receiver = t.TypeVar("Receiver")
 
-context_inherited = _namespace.signal("context-inherited")
-"""Sent by the app, in the child's context, before the callable runs. ``replay``: a `Replay`."""
 
-context_released = _namespace.signal("context-released")
-"""Sent by the app, after the child's context has been torn down. ``replay``: the `Replay`, with its ``seconds``;
-``error``: the type of the exception that the callable raised, as ``module:qualname``, or None if it returned;
-``outlived``: the seconds by which the replay outlived its parent's context, or None if it did not."""
+class InheritedReceiver(t.Protocol):
+    """A receiver of `context_inherited`, as it is called."""
+
+    def __call__(self, sender: Flask, /, *, replay: Replay) -> object: ...
+
+
+class ReleasedReceiver(t.Protocol):
+    """A receiver of `context_released`, as it is called."""
+
+    def __call__(self, sender: Flask, /, *, replay: Replay, error: str | None, outlived: float | None) -> object: ...
+
+
+class ReplaySignal(t.Protocol[Receiver]):
+    """What type checkers see of both signals: a signal of blinker's, its sender, and its receivers.
+
+    The signals themselves are what blinker makes. On Flask 2.2 without blinker they are what Flask puts in its place:
+    they have no attribute ``receivers``, and each method raises `RuntimeError`, which tells to install blinker.
+    """
+
+    name: str
+    receivers: dict[t.Any, t.Any]
+
+    def connect(self, receiver: Receiver, sender: Flask = ..., weak: bool = True) -> Receiver: ...
+    def connect_via(self, sender: Flask, weak: bool = False) -> Callable[[Receiver], Receiver]: ...
+    def connected_to(self, receiver: Receiver, sender: Flask = ...) -> AbstractContextManager[None]: ...
+    def disconnect(self, receiver: Receiver, sender: Flask = ...) -> None: ...
+    def has_receivers_for(self, sender: Flask) -> bool: ...
+
+
+_namespace = flask.signals.Namespace()  # type: ignore[attr-defined]  # Flask imports it, and does not export it.
+
+context_inherited: ReplaySignal[InheritedReceiver] = _namespace.signal(
+    "context-inherited",
+    """Signal that a replay begins. The app sends it in the context of the thread or task, before the callable runs.
+
+    A receiver is called with the app and ``replay``, a `Replay`. ``connect()`` refers to the receiver weakly.
+    """,
+)
+context_released: ReplaySignal[ReleasedReceiver] = _namespace.signal(
+    "context-released",
+    """Signal that a replay has ended. The app sends it after the context of the thread or task has been torn down.
+
+    A receiver is called with the app; ``replay``, the `Replay`, with its ``seconds``; ``error``, the type of the
+    exception that the callable raised, as ``module:qualname``, or None if it returned; and ``outlived``, the seconds by
+    which the replay outlived its parent's context, or None if it did not. ``connect()`` refers to the receiver weakly.
+    """,
+)
 
 inherited_receivers: Mapping[t.Any, t.Any] = getattr(context_inherited, "receivers", {})
 released_receivers: Mapping[t.Any, t.Any] = getattr(context_released, "receivers", {})
