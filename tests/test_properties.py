@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch import is_inherited, suppress_inheritance
+from flaskthreads_autopatch import is_inherited, layers, suppress_inheritance
 from flaskthreads_autopatch.layers import PatchPoint
 from flaskthreads_autopatch.points import POINTS
 from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
@@ -110,7 +110,8 @@ def is_ours(entry: Any, point: PatchPoint) -> bool:
 
 def ours_alive(point: PatchPoint) -> int:
     """How many of our own layers work there."""
-    return sum(bool(entry._self_enabled) for entry in chain(point) if is_ours(entry, point))
+    gates = [entry._self_enabled for entry in chain(point) if is_ours(entry, point)]
+    return sum((gate.func, gate.args) != (layers._CLOSED, ()) for gate in gates)
 
 
 class Machine(RuleBasedStateMachine):
