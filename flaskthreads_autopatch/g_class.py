@@ -42,8 +42,8 @@ def entries_of(g: object, make: t.Callable[[], object]) -> Entries:
 def _examine(g: object, make: t.Callable[[], object]) -> tuple[bool, str | None]:
     """Return whether the entries in the ``__dict__`` are taken, and why these are not all entries; None if they are."""
     try:
-        if not hasattr(g, "__dict__"):
-            return False, "whose instances have no __dict__"
+        if type(getattr(g, "__dict__", None)) is not dict:
+            return False, "whose instances have no dictionary as their __dict__"
     except Exception as error:
         return False, f"which refuses to show its __dict__ ({text_of(error)})"
     try:

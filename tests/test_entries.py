@@ -307,12 +307,21 @@ class Hiding:
         return object.__getattribute__(self, name)
 
 
+class OfAnotherType:
+    __slots__ = ("user",)
+
+    @property
+    def __dict__(self) -> t.Any:  # type: ignore[override]
+        return 5
+
+
 WARNED: dict[type, bool] = {
     Own: False,
     LateOwn: False,
     OfADict: False,
     Outside: False,
     Hiding: False,
+    OfAnotherType: False,
     WithItems: True,
     UserDict: True,
     WithSlots: True,
