@@ -59,8 +59,9 @@ class BoundCallback(BoundTask):
     """A future's callback, bound to a snapshot that it replays at its first call.
 
     Without this library it runs in the app context that is active where it is called: in the adder's own, if the future
-    was done already; in that of a view that cancels the future or sets its result. There it still does, and nothing is
-    torn down (H27). The snapshot is replayed in a pool's worker, and in a context that somebody else has inherited.
+    was done already, or if the adder sets the result itself; in that of a view that cancels the future. There it still
+    does, and nothing is torn down (H27). The snapshot is replayed in a pool's worker, and in a context that other code
+    has inherited.
     """
 
     __slots__ = ("_self_adder",)
@@ -75,7 +76,7 @@ class BoundCallback(BoundTask):
             if (
                 snapshot is None
                 or self._self_adder == threading.get_ident()
-                or (ctx is not None and not flask_context.is_inherited(ctx))
+                or (ctx is not None and (not flask_context.is_inherited(ctx) or ctx is snapshot.parent()))
             ):
                 return self.__wrapped__(*args, **kwargs)
             return replay(snapshot, self.__wrapped__, args, kwargs, "callback")

@@ -18,7 +18,7 @@ from flask import Flask
 from flask.ctx import AppContext, RequestContext
 
 from .teardown import (
-    is_called_by_teardown,
+    is_torn_down,
     log_error,
     pop_guarded,
     tear_down,
@@ -85,7 +85,7 @@ def show_requests(hidden: Hidden) -> None:
             request_ctx._cv_tokens[0] = cv_request.set(request_ctx), request_ctx._cv_tokens[0][1]
 
 
-def is_ending(ctx: AppContext) -> bool:
+def is_ending(ctx: t.Any) -> bool:
     """Return whether *ctx*, which is active here, is being entered or torn down: nothing may inherit it then."""
     mark = getattr(ctx, MARK, None)
     if mark is not None:
@@ -95,7 +95,7 @@ def is_ending(ctx: AppContext) -> bool:
         # The request context pushed *ctx* and pops itself before it: *ctx* cannot be in its teardown yet. This saves
         # the walk through the frames for everything that a view starts.
         return False
-    return is_called_by_teardown()
+    return is_torn_down(ctx, ctx._cv_tokens[0] if ctx._cv_tokens else None)
 
 
 def lent_request(lent: Lent | None) -> t.Any:
@@ -196,8 +196,10 @@ def leave(ctx: t.Any, state: State, exc: BaseException | None, fn: object) -> No
         if request_ctx is not None and request_ctx._cv_tokens:  # Otherwise the task has popped it itself.
             try:  # noqa: SIM105 - suppress() would take as long as the rest of this function
                 cv_request.reset(request_ctx._cv_tokens[0][0])
-            except RuntimeError:
-                pass  # An app context of the task's has hidden the request, and was not the first one to be popped.
+            except (RuntimeError, ValueError):
+                # An app context of the task's has hidden the request, and was not the first one to be popped, or was
+                # popped in other context variables (contextvars.Context). In these the request is not active.
+                pass
         if ctx._cv_tokens:  # Otherwise the task has popped, and so torn down, the context itself.
             _tear_down_and_pop(ctx, app_token, exc, fn)
 
@@ -293,10 +295,15 @@ def push_app_context(ctx: t.Any, push: t.Callable[[], object]) -> object:
     request_ctx = cv_request.get(None)
     if request_ctx is None or not hasattr(request_ctx, MARK) or hasattr(ctx, MARK):
         return push()
+    try:
+        # Not by set(None): the proxy `request` would then raise an AttributeError instead of the RuntimeError that Flask
+        # itself expects where it renders a template.
+        cv_request.reset(request_ctx._cv_tokens[0][0])
+    except ValueError:
+        # In copied context variables, as in a coroutine, a variable cannot be unset. The request remains visible.
+        return push()
     if type(ctx._cv_tokens) is not _Tokens:
         ctx._cv_tokens = _Tokens(ctx._cv_tokens)
-    # Not by set(None): the proxy `request` would then raise an AttributeError instead of Flask's RuntimeError.
-    cv_request.reset(request_ctx._cv_tokens[0][0])
     ctx._cv_tokens.hidden[len(ctx._cv_tokens)] = request_ctx
     return push()
 

@@ -14,7 +14,7 @@ from flask import Flask
 from flask.ctx import AppContext
 from flask.signals import appcontext_popped
 
-from .teardown import guarded, is_called_by_teardown, pop_guarded, send
+from .teardown import guarded, is_torn_down, pop_guarded, send
 from .variables import DEFAULTS, FLASKS_G, MARK, PARENT, Lent, cv_app, note_defaults
 
 if t.TYPE_CHECKING:
@@ -59,7 +59,7 @@ def is_ending(ctx: t.Any) -> bool:
         return not mark
     # While a context is being torn down its pushes are counted down to 0. A handler of teardown_request is called in
     # that time too, but may start a thread that inherits: it is not called in the thread again.
-    return ctx._push_count == 0 and is_called_by_teardown()
+    return ctx._push_count == 0 and is_torn_down(ctx, ctx._cv_token)
 
 
 def lent_request(lent: Lent | None) -> t.Any:

@@ -106,14 +106,23 @@ def pop_guarded(ctx: t.Any, exc: BaseException | None, fn: object) -> BaseExcept
     return None
 
 
-def is_called_by_teardown() -> bool:
-    """Return whether this is called, however indirectly, by ``do_teardown_appcontext()``.
+_TORN_DOWN = "_flaskthreads_autopatch_torn_down"
+"""An attribute of an app context: the token of the push that was found to be torn down."""
 
-    Flask keeps no note of a teardown that is running. The frame is recognised by its name: agents replace the code.
+
+def is_torn_down(ctx: t.Any, token: object) -> bool:
+    """Return whether *ctx*, which was pushed with *token*, is being torn down by the code that calls this.
+
+    Flask keeps no note of a teardown that is running. Its frame is recognised by the name of the method, because agents
+    replace the code. The result is noted on the context: an ``async def`` handler runs in a thread of its own, where
+    that frame is not found. (That thread is started through a patch point, which asks first.)
     """
+    if token is not None and ctx.__dict__.get(_TORN_DOWN) is token:
+        return True
     frame = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == "do_teardown_appcontext":
+            setattr(ctx, _TORN_DOWN, token)
             return True
         frame = t.cast(t.Any, frame.f_back)
     return False

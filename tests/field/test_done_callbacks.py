@@ -250,6 +250,37 @@ def test_h27_one_that_raises_is_logged_and_the_view_goes_on(
     assert unchanged(scenario) == [("concurrent.futures", ZeroDivisionError)]
 
 
+def test_h27_in_a_thread_without_a_context_of_its_own_nothing_is_removed_either(
+    unchanged: Compare, set_off: SetOff
+) -> None:
+    """Found in threads that use a thread-scoped session and no context at all, and set their own callbacks off."""
+
+    def scenario(app: Flask) -> object:
+        database = Database(app)
+
+        def work() -> object:
+            session = database.session()
+            database.add("before")
+            order = ["before"]
+
+            def callback(future: Promise) -> None:
+                order.append("callback")
+                database.add("by the callback")
+
+            set_off(callback)
+            order.append("after")
+            same = database.session() is session
+            database.session.commit()
+            return order, same
+
+        with contextlib.closing(database):
+            outcome = in_view(app, lambda: in_thread(work))
+            return outcome, database.names()
+
+    expected = (["before", "callback", "after"], True)
+    assert unchanged(scenario) == (expected, ["before", "by the callback"])
+
+
 # With us on only: where no context of the user's is active, the callback has the one of the code that has added it.
 
 

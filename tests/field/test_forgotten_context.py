@@ -6,6 +6,7 @@ task. With us on the task has a context below it, so that its end is known.
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import typing as t
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from flask.globals import app_ctx
 from flaskthreads_autopatch import AppContextThread, copy_current_app_context
 
 from ..conftest import in_thread
-from .conftest import LIMIT, Compare, NewApp, Start, in_view
+from .conftest import FLASK_3_2, LIMIT, Compare, NewApp, Start, in_view
 
 OffAndOn = Callable[[t.Any], tuple[t.Any, t.Any]]
 Event = tuple[t.Any, ...]
@@ -277,6 +278,24 @@ def test_h35_a_task_that_pops_what_it_inherits_leaves_the_worker_clean(
     names = [event[1] for event in on.torn_down]
     assert names == ["inherited"] + ["forgotten"] * (then is not None)
     assert on.left == (False, False)
+
+
+def test_h30_a_context_that_is_popped_in_copied_context_variables_is_no_outcome_of_the_task(
+    off_and_on: OffAndOn, in_request: bool
+) -> None:
+    """Found in code that enters a context in a thread and leaves it in a callback of an event loop."""
+
+    def task(shop: Flask, other: Flask) -> None:
+        ctx = push(shop.app_context(), "forgotten")
+        with pytest.raises(ValueError, match="was created in a different Context"):
+            contextvars.copy_context().run(ctx.pop, None)
+
+    if FLASK_3_2:
+        pytest.skip("Flask 3.2 resets its variable before it forgets the token: the context can be popped once more")
+    off, on = off_and_on(lambda app: run(app, task, in_request))
+    assert off.torn_down == [FORGOTTEN]
+    assert off.left == (True, False)
+    assert on == Report([FORGOTTEN, INHERITED], [], (False, False))
 
 
 def test_h30_however_the_task_was_started(new_app: NewApp, off_and_on: OffAndOn, start: Start[t.Any]) -> None:

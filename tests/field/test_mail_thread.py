@@ -27,6 +27,9 @@ from flask import (
     url_for,
 )
 
+import flaskthreads_autopatch
+from flaskthreads_autopatch import flask_context
+
 from ..conftest import in_thread
 from .conftest import LIMIT, Compare, NewApp, Start, Work, by_thread, in_view
 
@@ -632,3 +635,19 @@ def test_h28_flask_mail_sends_what_it_sent(unchanged: Compare) -> None:
         return [message.body for message in outbox]
 
     assert unchanged(scenario) == ["https://shop.example/reset/t for nobody"]
+
+
+@pytest.mark.skipif(not flask_context.REUSES_APP_CONTEXT, reason="Flask 3.2 covers the request with each app context")
+@pytest.mark.parametrize("on", [False, True])
+def test_in_copied_context_variables_the_lent_request_remains_visible(app: Flask, on: bool) -> None:
+    """The one case that differs, and docs/inheritance.md says so: a variable cannot be unset in a copy."""
+
+    async def send() -> tuple[bool, list[str]]:
+        with app.app_context():
+            return has_request_context(), sorted(g)
+
+    if on:
+        flaskthreads_autopatch.install(app)
+    with app.test_request_context("/view"):
+        g.user = "alice"
+        assert in_thread(lambda: asyncio.run(send())) == (on, [])

@@ -218,6 +218,24 @@ def test_h31_nor_does_a_thread_that_the_view_has_made_and_the_teardown_starts(un
     assert unchanged(scenario) == [(False, False), 1]
 
 
+def test_h31_nor_does_one_started_by_an_async_handler(unchanged: Compare) -> None:
+    """Found in apps with async views: Flask runs an async handler by asgiref, in a thread of its own."""
+
+    def scenario(app: Flask) -> list[object]:
+        sent: list[object] = []
+
+        @app.teardown_appcontext
+        async def send_mail(exc: BaseException | None) -> None:
+            if g.get("mail") and len(sent) < 5:
+                in_thread(lambda: sent.append((has_app_context(), has_request_context())))
+
+        of_a_request(app, write_a_mail)
+        of_an_app_context(app, write_a_mail)
+        return sent
+
+    assert unchanged(scenario) == [(False, False)] * 2
+
+
 def test_h31_nor_does_one_started_by_a_receiver_of_the_signal(unchanged: Compare) -> None:
     """Found in extensions that connect to ``appcontext_tearing_down`` in place of a handler."""
     pytest.importorskip("blinker")
