@@ -23,7 +23,7 @@ INSERT INTO post (author, title) VALUES ('alice', 'Rabbits'), ('alice', 'Hatters
 
 def get_db():
     if "db" not in g:
-        # sqlite3 refuses a connection in any thread but its own, so the view's stays home: a thread opens another.
+        # sqlite3 refuses a connection in any thread but its own. Threads do not inherit it, and open their own here.
         g.db = sqlite3.connect(current_app.config["DATABASE"])
         g.db.row_factory = sqlite3.Row
     return g.db

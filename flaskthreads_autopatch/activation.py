@@ -1,12 +1,12 @@
-"""From the environment to `enable`, without a price for the processes that never import Flask.
+"""Call `enable` if the environment asks for it, at no cost for a process that never imports Flask.
 
-`activate` is called at interpreter start, by a ``sitecustomize``. If the variable ``FLASKTHREADS_AUTOPATCH`` says so,
-it puts an import watch on ``sys.meta_path`` and returns. When ``flask`` is going to be imported, and not before, the
-watch imports wrapt, has it call `flask_imported` afterwards, and steps aside: from then on no import passes it.
+A ``sitecustomize`` calls `activate` at interpreter start. If the variable ``FLASKTHREADS_AUTOPATCH`` enables the
+library, `activate` puts a finder on ``sys.meta_path`` and returns. When ``flask`` is about to be imported, and not
+before, the finder imports wrapt, has it call `flask_imported` after the import, and removes itself.
 
-It may be called any number of times, before or after others that start up in the same process (agents, coverage), and
-in every subinterpreter, each of which has modules of its own. Whatever goes wrong here is one line on stderr, and the
-process runs on, unpatched.
+`activate` may be called any number of times, before or after the start-up code of agents or of coverage, and in every
+subinterpreter, each of which has its own modules. An error is reported in one line on stderr. The process then
+continues, unpatched.
 """
 
 from __future__ import annotations
@@ -26,40 +26,41 @@ _FIRST_TO_IMPORT_FLASK = "flaskthreads_autopatch.flask_context"
 
 
 def activate() -> None:
-    """Switch the library on for this process if the environment says so, as soon as Flask is imported."""
+    """Enable the library as soon as Flask is imported, if the environment asks for it."""
     _guarded(_activate)
 
 
 def flask_imported(module: ModuleType) -> None:
-    """wrapt calls this when ``flask`` has been imported: it imports the switch, which `switch_imported` waits for.
+    """Import ``switch``, so that `switch_imported` is called. wrapt calls this when ``flask`` has been imported.
 
-    Unless it is one of our own modules that is importing Flask: it cannot be imported by another one until it is there
-    itself. The switch, which each of them that a program imports directly imports too, is waited for then as well.
+    Nothing is imported here if one of our own modules is importing Flask: it is only half imported, and ``switch`` may
+    need all of it. Each of our modules that a program imports directly imports ``switch`` too, a moment later.
     """
     if _FIRST_TO_IMPORT_FLASK not in sys.modules:
         _guarded(_import_switch)
 
 
 def switch_imported(module: ModuleType) -> None:
-    """wrapt calls this when our own ``switch`` has been imported: after Flask, or by somebody who imported it first.
+    """Enable the library. wrapt calls this when our own ``switch`` has been imported.
 
-    These two are also the entry points of ``AUTOWRAPT_BOOTSTRAP=flaskthreads_autopatch``, which is a yes by itself.
+    Both hooks are also autowrapt entry points. Naming this package in ``AUTOWRAPT_BOOTSTRAP`` enables it, unless
+    ``FLASKTHREADS_AUTOPATCH`` disables it.
     """
     if is_wanted(otherwise=True):
         _guarded(lambda: module.enable())
 
 
 def _activate() -> None:
-    # The first call settles it: what it has said on stderr is not said again.
-    if _watch.asked:
+    # Only the first call reads the variable, so that a wrong value is reported once.
+    if _finder.has_read_variable:
         return
-    _watch.asked = True
+    _finder.has_read_variable = True
     if not is_wanted(otherwise=False):
         return
     if "flask" in sys.modules:
-        _watch.arm()
+        _finder.register_hooks()
     else:
-        sys.meta_path.insert(0, _watch)
+        sys.meta_path.insert(0, _finder)
 
 
 def _import_switch() -> None:
@@ -68,38 +69,38 @@ def _import_switch() -> None:
     import_module(_SWITCH)
 
 
-class _Watch:
-    """Finds nothing itself. Sees that Flask, or the switch, which imports Flask, is going to be imported."""
+class _Finder:
+    """A meta path finder that waits for Flask, or for ``switch``, which imports Flask. It finds no module itself."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.has_read_variable = False
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         if name not in ("flask", _SWITCH):
             return None
-        _guarded(self.arm)
-        _guarded(self.step_aside)
-        # The search that is going on started behind wrapt's finder: once more, with it.
+        _guarded(self.register_hooks)
+        _guarded(self.remove_itself)
+        # The import system has already passed the place where wrapt has just put its finder. Search again, with it.
         from importlib.util import find_spec
 
         return find_spec(name)
 
-    def arm(self) -> None:
+    def register_hooks(self) -> None:
         import wrapt
 
         wrapt.register_post_import_hook(switch_imported, _SWITCH)
         wrapt.register_post_import_hook(flask_imported, "flask")
 
-    def step_aside(self) -> None:
+    def remove_itself(self) -> None:
         if self in sys.meta_path:
             sys.meta_path.remove(self)
 
 
-_watch = _Watch()
+_finder = _Finder()
 
 
 def _guarded(step: Callable[[], object]) -> None:
     try:
         step()
     except Exception as error:
-        say(f"switching on failed with {type(error).__name__}: {error}. Nothing is patched.")
+        say(f"The library cannot be enabled: {type(error).__name__}: {error}. Nothing is patched.")

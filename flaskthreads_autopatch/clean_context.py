@@ -1,4 +1,4 @@
-"""Context variables in which neither a context of Flask's nor `suppress_inheritance` is active."""
+"""Context variables in which no context of Flask's is active, and inheritance is not suppressed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .suppression import suppressed
 
 
 def clean_context() -> contextvars.Context:
-    """Return a copy of the current context variables, without Flask's contexts and without `suppress_inheritance`."""
+    """Return a copy of the current context variables, with no context of Flask's active, and nothing suppressed."""
     context = flask_context.without_flask()
     context.run(suppressed.set, False)
     return context

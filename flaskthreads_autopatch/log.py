@@ -1,8 +1,8 @@
-"""Log messages of the library. What the application's logging raises is reported on stderr, and goes no further.
+"""Log messages of the library. An error of the application's logging is reported on stderr, and is not raised.
 
-The library logs in places where an error would become the outcome of a task or of ``start()``: in a teardown, in a
-capture, in the thread that watches. A filter that reads ``request``, or a handler that lets its errors out, raises
-there (H36).
+The library logs in a teardown, in a capture and in the thread of `overdue`. There, an error in logging would become the
+outcome of a task or of ``start()``. A filter that reads ``request`` raises such an error, and so does a handler that
+does not catch its own (H36).
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ logger = logging.getLogger("flaskthreads_autopatch")
 
 
 def log(level: int, message: str, *args: object, app: Flask | None = None, exc_info: bool = False) -> None:
-    """Log *message* on the logger of *app*, or on the library's own. What a handler starts does not inherit.
+    """Log *message* on the logger of *app*, or on the library's own. With *exc_info*, log the current exception too.
 
-    With *exc_info*, the exception that is being handled is logged too.
+    A thread that a logging handler starts does not inherit: its own capture and teardown could log again, without end.
     """
-    # A logging handler may start a thread. If that inherited, its own capture and teardown could log again, and so on.
     logged = sys.exc_info()[1] if exc_info else None
     with suppress_inheritance():
         try:
@@ -40,4 +39,4 @@ def _formatted(message: str, args: tuple[object, ...]) -> str:
     try:
         return printable(message % args)
     except Exception:
-        return message  # an argument has a __repr__ that raises
+        return message  # The __repr__ of an argument raises.

@@ -1,4 +1,4 @@
-"""How things are written in a message."""
+"""Texts of callables, classes, values and exceptions for messages, and the attributes by which classes are named."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import typing as t
 def printable(text: str) -> str:
     """Return *text* if all of it can be printed, else its escaped form.
 
-    The method and the path of a request may contain whatever a client sends. A message or a row of a table stays on
-    its line, and holds nothing that a terminal obeys (H39).
+    The method and the path of a request may contain anything that a client sends. Escaped, they cannot start a new line
+    in a log or a table, nor control a terminal (H39).
     """
     return text if text.isprintable() else ascii(text)
 
 
 def name_of_callable(fn: object) -> str:
-    """Return the qualified name of a callable, or else its text, ready to be printed. Does not raise."""
+    """Return the qualified name of a callable, or else its `str`, ready to be printed. Does not raise."""
     try:
         return printable(str(getattr(fn, "__qualname__", fn)))
     except Exception:
@@ -52,16 +52,17 @@ def path_of(fn: t.Any) -> str:
 def path_of_class(cls: type) -> str:
     """Return a class as ``module:qualname``. Does not raise.
 
-    Both are read as `type` reads them: a metaclass may have attributes of these names, which answer otherwise or raise.
+    Both names are read with the descriptors of `type`, because a metaclass may define attributes of these names, which
+    may raise or return something else.
     """
     try:
         module = _module_of(cls)
     except AttributeError:
-        module = None  # The class was made where there is no __name__.
+        module = None  # The class was defined in code without a __name__.
     return f"{module if issubclass(type(module), str) else '?'}:{_qualname_of(cls)}"
 
 
 mro_of, _module_of, _qualname_of = (
     t.cast(t.Any, vars(type)[name]).__get__ for name in ("__mro__", "__module__", "__qualname__")
 )
-"""Functions that read an attribute of a class, see `path_of_class`."""
+"""Functions that read an attribute of a class with the descriptors of `type`: see `path_of_class`."""

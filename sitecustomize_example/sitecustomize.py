@@ -1,15 +1,15 @@
-"""Python runs this at its start: FLASKTHREADS_AUTOPATCH=1 is read here. The README beside it says where to put it.
+"""Start-up file that reads FLASKTHREADS_AUTOPATCH. The README beside it says where to put it.
 
-Every Python that finds this file runs it, so it is written for all of them: those that know nothing of the package run
-on as if it were not there.
+Every Python that finds this file runs it, so its code suits all of them. A Python without the package continues as if
+this file were not there.
 """
 
 import sys
 
 
 def run_shadowed():
-    """Run the sitecustomize that this one hides, the next one on sys.path, as if this one were not there."""
-    # One that is running has chained to this one, as ddtrace's and New Relic's do: it is not run again.
+    """Run the next sitecustomize on sys.path, which this one shadows, as if this one were not there."""
+    # Those of ddtrace and New Relic run this one, in the same way. One that is still running is not run again.
     running = set()
     frame = sys._getframe()
     while frame is not None:
@@ -26,14 +26,14 @@ def run_shadowed():
     finally:
         if not found and own is not None:
             sys.modules["sitecustomize"] = own
-    return own  # Python 2 empties a module that nobody holds, and this one is still running
+    return own  # Python 2 clears a module to which nothing refers, and this one is still running.
 
 
 def run_shadowed_on_python_3(running):
     from importlib.machinery import PathFinder
 
     class Found:
-        """Answers the next search for sitecustomize. So the module is made as any other, without importlib.util."""
+        """A finder for one search: the import system creates the module as any other, without importlib.util."""
 
         def find_spec(self, name, path=None, target=None):
             sys.meta_path.remove(self)
@@ -68,12 +68,12 @@ def activate():
     try:
         from flaskthreads_autopatch import activation
     except ImportError:
-        return  # it is not installed for this Python
+        return  # The package is not installed for this Python.
     activation.activate()
 
 
 try:
     itself = run_shadowed()
 finally:
-    # What the shadowed one raises goes on to Python, which reports it as its own.
+    # An exception of the shadowed sitecustomize reaches Python, which reports it as usual.
     activate()

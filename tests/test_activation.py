@@ -117,11 +117,11 @@ def test_importing_the_package_imports_nothing_heavy():
 def test_the_watch_waits_for_flask_and_steps_aside():
     code = """
 import sys
-from flaskthreads_autopatch.activation import _watch
-waiting = _watch in sys.meta_path, "wrapt" in sys.modules
+from flaskthreads_autopatch.activation import _finder
+waiting = _finder in sys.meta_path, "wrapt" in sys.modules
 import flask
 loaders = type(flask.__loader__).__name__, type(flask.__spec__.loader).__name__
-print(*waiting, _watch in sys.meta_path, *loaders)
+print(*waiting, _finder in sys.meta_path, *loaders)
 """
     assert python(code, **ON).stdout == "True False False SourceFileLoader SourceFileLoader\n"
 
@@ -160,7 +160,7 @@ activation.activate()
 import flask, flaskthreads_autopatch, sys
 flaskthreads_autopatch.enable(share=True)
 activation.activate()
-print(flaskthreads_autopatch.status().policy.share, activation._watch in sys.meta_path)
+print(flaskthreads_autopatch.status().policy.share, activation._finder in sys.meta_path)
 """
     assert python(code, **ON).stdout == "True False\n"
 
@@ -169,7 +169,7 @@ def test_a_wrapt_that_fails_is_one_line_and_flask_is_imported(tmp_path):
     (tmp_path / "wrapt.py").write_text("raise ImportError('no such luck')")
     done = python("import flask; print(flask.Flask)", **ON | {"PYTHONPATH": f"{EXAMPLE}{os.pathsep}{tmp_path}"})
     assert done.stdout == "<class 'flask.app.Flask'>\n"
-    line = "flaskthreads_autopatch: switching on failed with ImportError: no such luck. Nothing is patched.\n"
+    line = "flaskthreads_autopatch: The library cannot be enabled: ImportError: no such luck. Nothing is patched.\n"
     assert done.stderr == line
 
 
@@ -182,7 +182,7 @@ print(flask.Flask)
 """
     done = python(code, **ON)
     assert done.stdout == "<class 'flask.app.Flask'>\n"
-    assert done.stderr.startswith("flaskthreads_autopatch: switching on failed with ")
+    assert done.stderr.startswith("flaskthreads_autopatch: The library cannot be enabled: ")
     assert done.stderr.count("\n") == 1
 
 

@@ -1089,7 +1089,7 @@ def test_above_somebody_elses_handler_once_more_and_one_table(
     assert signal.getsignal(signal.SIGUSR1) is above
 
 
-def test_disabled_in_another_thread_the_handler_only_hands_on(
+def test_disabled_in_another_thread_the_handler_only_calls_the_one_before(
     app: Flask, usr1: list[int], capfd: pytest.CaptureFixture[str]
 ) -> None:
     flaskthreads_autopatch.install(app)
@@ -1139,15 +1139,21 @@ def test_where_nobody_was_before_nobody_is_called(
     assert capfd.readouterr().err == f"flaskthreads_autopatch: 0 replays in process {os.getpid()}\n"
 
 
-@pytest.mark.parametrize("name", ["USR9", "KILL", "_IGN"])
+NO_SIGNAL = " must be the name of a signal of this system, such as USR1, not {!r} (set in the environment)."
+NO_HANDLER = (
+    "={!r} (set in the environment) has no effect, because its handler cannot be set: [Errno 22] Invalid argument."
+)
+
+
+@pytest.mark.parametrize(("name", "sentence"), [("USR9", NO_SIGNAL), ("_IGN", NO_SIGNAL), ("KILL", NO_HANDLER)])
 def test_a_wrong_signal_is_one_line_on_stderr(
-    app: Flask, name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    app: Flask, name: str, sentence: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL", name)
     flaskthreads_autopatch.install(app)
     assert flaskthreads_autopatch.is_enabled()
     [line] = capfd.readouterr().err.splitlines()
-    assert line.startswith(f"flaskthreads_autopatch: FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL={name!r} (environment): ")
+    assert line.startswith(f"flaskthreads_autopatch: FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL{sentence.format(name)} No")
 
 
 FATAL = ["INT", "TERM", "HUP", "QUIT", "ABRT", "SEGV"]
@@ -1172,7 +1178,7 @@ def test_a_process_ends_on_a_signal_that_ends_processes(name: str, on: bool) -> 
     lines = [line for line in done.stderr.splitlines() if line.startswith("flaskthreads_autopatch: ")]
     assert len(lines) == on
     for line in lines:
-        assert f"DUMP_SIGNAL={name!r} (environment): this signal is not allowed, because " in line
+        assert f"DUMP_SIGNAL must not be {name!r} (set in the environment), because " in line
 
 
 @pytest.mark.parametrize("name", [*FATAL, "CHLD", "sigterm", " Hup", "CLD", "IOT", "BUS", "FPE", "ILL"])
@@ -1186,7 +1192,7 @@ def test_a_refused_signal_is_one_line_on_stderr_and_keeps_its_handler(
     assert flaskthreads_autopatch.is_enabled()
     assert signal.getsignal(number) is before
     [line] = capfd.readouterr().err.splitlines()
-    assert line.startswith(f"flaskthreads_autopatch: FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL={name!r} (environment): this")
+    assert f"DUMP_SIGNAL must not be {name!r} (set in the environment), because " in line
 
 
 @pytest.mark.parametrize("name", ["USR1", "USR2", "WINCH", "CONT", "URG", "ALRM", "PROF", "TSTP", "IO"])

@@ -1,4 +1,4 @@
-"""A panel for Flask-DebugToolbar: what the request just served has started, as a waterfall on its own time axis.
+"""A panel for Flask-DebugToolbar that shows the threads, tasks and callbacks of a request on its time axis.
 
 Add ``"flaskthreads_autopatch.integrations.debugtoolbar.ThreadsPanel"`` to ``DEBUG_TB_PANELS``.
 """
@@ -21,42 +21,45 @@ if t.TYPE_CHECKING:
     from werkzeug import Request, Response
 
 _ENTRY = "_flaskthreads_autopatch_timeline"
-"""Of ``g``: children inherit it as any other entry, and so do theirs."""
+"""The entry of ``g`` that holds the timeline. Threads inherit it, and so do threads that they start."""
 
 _TEMPLATE = Path(__file__).with_name("debugtoolbar.html").read_text(encoding="utf-8")
 
 
 @dataclasses.dataclass
 class Row:
-    """One replay."""
+    """A row of the panel: one replay."""
 
     replay: Replay
     start: float
-    """Seconds after the start of the request."""
+    """When the replay began, in seconds after the start of the request."""
     seconds: float | None = None
-    """None while it runs."""
+    """How long the replay took; None while it runs."""
     error: str | None = None
+    """The type of the exception that ended the replay, as ``module:qualname``."""
 
     @property
     def inherited(self) -> list[str]:
+        """The names of the inherited entries of ``g``, without the entry of the panel."""
         return [name for name in self.replay.inherited if name != _ENTRY]
 
 
 class Timeline:
-    """What one request has started."""
+    """The replays that one request has started."""
 
     def __init__(self) -> None:
         self.start = time.monotonic()
         self.rows: list[Row] = []
 
 
-_open: dict[tuple[int, float], Row] = {}
+_unfinished: dict[tuple[int, float], Row] = {}
+"""The rows of the replays that are running, by the ident of the thread and the time at which the replay began."""
 
 
 class ThreadsPanel(DebugPanel):
-    """The threads, tasks and callbacks of the request that have begun when its response is made.
+    """The panel. It shows the threads, tasks and callbacks that have begun by the time the response is made.
 
-    What has not begun by then, such as a task that waits for a free worker, is not on the page.
+    A task that still waits for a free worker is not shown.
     """
 
     name = "Threads"
@@ -64,7 +67,7 @@ class ThreadsPanel(DebugPanel):
 
     @classmethod
     def init_app(cls, app: Flask) -> None:
-        """Listen to the signals of *app*."""
+        """Connect the receivers to the signals of *app*."""
         context_inherited.connect(_begin, app)
         context_released.connect(_end, app)
 
@@ -75,35 +78,35 @@ class ThreadsPanel(DebugPanel):
         self._seconds = 0.0
 
     def process_request(self, request: Request) -> None:
-        """Have children note themselves from now on."""
+        """Put a timeline on ``g``, to which every replay from now on adds its row."""
         self._timeline = Timeline()
         setattr(g, _ENTRY, self._timeline)
 
     def process_response(self, request: Request, response: Response) -> None:
-        """Take what there is now: it is what the page shows."""
+        """Copy the rows as they are now, for the page."""
         self._seconds = time.monotonic() - self._timeline.start
         rows = [dataclasses.replace(row) for row in self._timeline.rows.copy()]
         self._rows = sorted(rows, key=lambda row: row.start)
 
     def nav_title(self) -> str:
-        """In the toolbar."""
+        """Return the title in the toolbar."""
         return "Threads"
 
     def nav_subtitle(self) -> str:
-        """In the toolbar, below the title."""
+        """Return the line below the title in the toolbar."""
         running = sum(row.seconds is None for row in self._rows)
         return f"{len(self._rows)} started, {running} running"
 
     def title(self) -> str:
-        """Above the content."""
+        """Return the title above the content."""
         return "Threads, tasks and callbacks"
 
     def url(self) -> str:
-        """There is none: the panel opens in the page."""
+        """Return no URL, because the panel opens in the page."""
         return ""
 
     def content(self) -> str:
-        """The waterfall."""
+        """Return the table of the rows as HTML."""
         span = max(self._seconds, 1e-6)
         return str(self.jinja_env.from_string(_TEMPLATE).render(rows=self._rows, span=span))
 
@@ -111,11 +114,11 @@ class ThreadsPanel(DebugPanel):
 def _begin(sender: Flask, replay: Replay) -> None:
     timeline = g.get(_ENTRY)
     if timeline is not None:
-        row = _open[replay.thread_ident, replay.started] = Row(replay, replay.started - timeline.start)
+        row = _unfinished[replay.thread_ident, replay.started] = Row(replay, replay.started - timeline.start)
         timeline.rows.append(row)
 
 
 def _end(sender: Flask, replay: Replay, error: str | None, outlived: float | None) -> None:
-    row = _open.pop((replay.thread_ident, replay.started), None)
+    row = _unfinished.pop((replay.thread_ident, replay.started), None)
     if row is not None:
         row.error, row.seconds = error, replay.seconds

@@ -1,7 +1,7 @@
-"""Python runs this at its start when this folder is on PYTHONPATH, where ``flaskthreads-autopatch run`` puts it.
+"""Start-up file that reads FLASKTHREADS_AUTOPATCH. ``flaskthreads-autopatch run`` puts its folder on PYTHONPATH.
 
-Every Python that the command starts sees it, whatever its version and whatever is installed for it, so it is written
-for all of them. It does nothing where this package cannot be imported, or is another version of it.
+Every Python that the command starts runs this file, whatever its version and its packages are, so its code suits all of
+them. It does nothing if this package cannot be imported, or has another version.
 """
 
 import sys
@@ -10,8 +10,8 @@ VERSION = "0.1.0"
 
 
 def run_shadowed():
-    """Run the sitecustomize that this one hides, the next one on sys.path, as if this one were not there."""
-    # One that is running has chained to this one, as ddtrace's and New Relic's do: it is not run again.
+    """Run the next sitecustomize on sys.path, which this one shadows, as if this one were not there."""
+    # Those of ddtrace and New Relic run this one, in the same way. One that is still running is not run again.
     running = set()
     frame = sys._getframe()
     while frame is not None:
@@ -28,14 +28,14 @@ def run_shadowed():
     finally:
         if not found and own is not None:
             sys.modules["sitecustomize"] = own
-    return own  # Python 2 empties a module that nobody holds, and this one is still running
+    return own  # Python 2 clears a module to which nothing refers, and this one is still running.
 
 
 def run_shadowed_on_python_3(running):
     from importlib.machinery import PathFinder
 
     class Found:
-        """Answers the next search for sitecustomize. So the module is made as any other, without importlib.util."""
+        """A finder for one search: the import system creates the module as any other, without importlib.util."""
 
         def find_spec(self, name, path=None, target=None):
             sys.meta_path.remove(self)
@@ -74,12 +74,12 @@ def activate():
             return
         from flaskthreads_autopatch import activation
     except Exception:
-        return  # another Python, which knows nothing of it or cannot read it
+        return  # This Python does not have the package, or cannot run it.
     activation.activate()
 
 
 try:
     itself = run_shadowed()
 finally:
-    # What the shadowed one raises goes on to Python, which reports it as its own.
+    # An exception of the shadowed sitecustomize reaches Python, which reports it as usual.
     activate()

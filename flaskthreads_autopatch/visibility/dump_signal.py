@@ -1,4 +1,4 @@
-"""``FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL=USR1``: on that signal, the table of the running replays on stderr."""
+"""Handler of the signal that ``FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL`` names: writes the running replays to stderr."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _REFUSED = {
     **dict.fromkeys(("SEGV", "BUS", "FPE", "ILL"), "a process that handles it in Python hangs"),
     "CHLD": "a process waits for its children on it",
 }
-"""The signals for which no handler is set, and the reason. With a handler, the process would survive the first ones."""
+"""The signals for which no handler is set, and the reason. With a handler, a process would survive the first ones."""
 
 
 class _Handler:
-    """Our handler for one signal, and the one that was there before."""
+    """Our handler for one signal. It calls the previous handler, too."""
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.active = True
-        # Read before it is replaced: the signal may come as soon as the handler is set.
+        # The signal may come as soon as our handler is set, so the previous handler is read before.
         self.previous: t.Any = signal.getsignal(number)
         signal.signal(number, self)
 
@@ -36,7 +36,7 @@ class _Handler:
             try:
                 text = table()
             except Exception as error:
-                # It would be raised in whatever the main thread is doing.
+                # A handler raises into whatever the main thread is doing.
                 text = f"flaskthreads_autopatch: the table cannot be written: {text_of(error)}\n"
             _write(text)
         if callable(self.previous):
@@ -47,34 +47,36 @@ _handlers: list[_Handler] = []
 
 
 def install() -> None:
-    """Put the handler on, if the environment names a signal. What is wrong is one line on stderr, and nothing else."""
+    """Set the handler, if the environment names a signal. A wrong name is reported in one line on stderr."""
     name = os.environ.get(DUMP_SIGNAL, "").strip()
-    # Somebody may have put theirs in its place, as each worker of gunicorn --preload does: then once more.
+    # Set the handler again if another one has replaced it, as each worker of gunicorn does with --preload.
     if not name or any(t.cast(object, signal.getsignal(handler.number)) is handler for handler in _handlers):
         return
-    shown = f"{DUMP_SIGNAL}={os.environ[DUMP_SIGNAL]!r} (environment)"
+    value = f"{os.environ[DUMP_SIGNAL]!r} (set in the environment)"
     number = getattr(signal, f"SIG{name.upper().removeprefix('SIG')}", None)
     if not isinstance(number, signal.Signals):
-        say(f"{shown}: there is no such signal here. Allowed is a name, as USR1. No table is written on a signal.")
+        _report(f"{DUMP_SIGNAL} must be the name of a signal of this system, such as USR1, not {value}.")
     elif (reason := _why_refused(number)) is not None:
-        say(
-            f"{shown}: this signal is not allowed, because {reason}. Use USR1 or USR2. No table is written on a signal."
-        )
+        _report(f"{DUMP_SIGNAL} must not be {value}, because {reason}. Use USR1 or USR2.")
     elif threading.current_thread() is not threading.main_thread():
-        say(f"{shown}: the library is switched on outside of the main thread. No table is written on a signal.")
+        _report(f"{DUMP_SIGNAL}={value} has no effect, because the library is enabled outside of the main thread.")
     else:
         try:
             handler = _Handler(number)
         except (OSError, ValueError) as error:
-            say(f"{shown}: a handler cannot be set: {error}. No table is written on a signal.")
+            _report(f"{DUMP_SIGNAL}={value} has no effect, because its handler cannot be set: {error}.")
         else:
-            for below in _handlers:
-                below.active = False  # whoever lies between calls it
+            for older in _handlers:
+                older.active = False  # The new handler may still call it, by way of the one that had replaced it.
             _handlers.append(handler)
 
 
 def uninstall() -> None:
-    """Put back the handler that was there before; where somebody's lies above, or in another thread, ours is inert."""
+    """Restore the previous handler.
+
+    Where that is not possible, because another handler wraps ours or this is not the main thread, our handler stays and
+    only calls the previous one.
+    """
     while _handlers:
         handler = _handlers.pop()
         handler.active = False
@@ -82,7 +84,7 @@ def uninstall() -> None:
             if t.cast(object, signal.getsignal(handler.number)) is handler:
                 signal.signal(handler.number, handler.previous)
         except ValueError:
-            pass  # not in the main thread: it only hands on
+            pass  # Only the main thread can set a handler.
 
 
 def _why_refused(number: signal.Signals) -> str | None:
@@ -94,7 +96,12 @@ def _why_refused(number: signal.Signals) -> str | None:
     return None
 
 
+def _report(sentence: str) -> None:
+    say(f"{sentence} No table is written on a signal.")
+
+
 def _write(text: str) -> None:
-    # Not to sys.stderr: the signal may have come while somebody was writing there.
-    with suppress(OSError):  # it is closed, and there is no other place to say so
+    # The signal may have come in the middle of a write to sys.stderr, which must not be entered twice. The table is
+    # therefore written to the file descriptor.
+    with suppress(OSError):  # It is closed, and there is no other place to report that.
         os.write(2, text.encode())
