@@ -45,11 +45,13 @@ class AppContextThread(threading.Thread):
     there, again at ``start()``. Raises `RuntimeError` if it is made outside of an app context.
     """
 
-    def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
-        snapshot = _snapshot("AppContextThread")
-        with suppress_inheritance():  # what the patches would take, beside this
-            super().__init__(*args, **kwargs)
-        keep(self, BoundRun(snapshot, explicit=True))
+    if not t.TYPE_CHECKING:  # Type checkers see the parameters of Thread.
+
+        def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
+            snapshot = _snapshot("AppContextThread")
+            with suppress_inheritance():  # The patches would capture a second time.
+                super().__init__(*args, **kwargs)
+            keep(self, BoundRun(snapshot, explicit=True))
 
     def start(self) -> None:
         """Start the thread, in the app context that is active here or else in the one it was made in."""
@@ -72,10 +74,15 @@ class ThreadPoolWithAppContextExecutor(ThreadPoolExecutor):
     ``map()``), else the one that was active when the executor was made, which the executor keeps for that.
     """
 
-    def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._made_in = _snapshot_or_none()
-        self._is_shut_down = False
+    _made_in: Snapshot | None
+    _is_shut_down: bool
+
+    if not t.TYPE_CHECKING:  # Type checkers see the parameters of ThreadPoolExecutor.
+
+        def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._made_in = _snapshot_or_none()
+            self._is_shut_down = False
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Schedule ``fn(*args, **kwargs)``. Raises `RuntimeError` if there is no app context to inherit."""

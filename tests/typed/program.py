@@ -243,6 +243,9 @@ def wrong(app: Flask) -> None:
     context_released.connect_via(app)(on_begin)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     context_released.conect(on_end)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
+    AppContextThread(taget=add)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    AppContextThread(target=7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ThreadPoolWithAppContextExecutor(max_worker=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     AppContextThread(target=add).begin()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     ThreadPoolWithAppContextExecutor().submit(add, "1", 2)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     copy_current_app_context(add)("1", 2)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
