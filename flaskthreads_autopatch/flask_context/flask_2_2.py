@@ -296,8 +296,8 @@ def push_app_context(ctx: t.Any, push: t.Callable[[], object]) -> object:
     if request_ctx is None or not hasattr(request_ctx, MARK) or hasattr(ctx, MARK):
         return push()
     try:
-        # Not by set(None): the proxy `request` would then raise an AttributeError instead of the RuntimeError that
-        # Flask itself expects where it renders a template.
+        # Not by set(None): the proxy `request` would then raise an AttributeError, and Flask expects a RuntimeError
+        # where it renders a template.
         cv_request.reset(request_ctx._cv_tokens[0][0])
     except ValueError:
         # In copied context variables, as in a coroutine, a variable cannot be unset. The request remains visible.
