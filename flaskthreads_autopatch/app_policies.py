@@ -18,6 +18,7 @@ import weakref
 
 from flask import Flask
 
+from . import own_code
 from .log import log
 from .names import shown, text_of
 from .policy import CONFIG_KEYS, Options, Policy, resolve
@@ -188,6 +189,7 @@ def _meet(app: Flask) -> Known | None:
     while keywords is not None:
         known = _state.known.setdefault(id(app), _known(app, keywords, installed=False))
         if known.installed or _state.keywords is keywords:
+            own_code.adopt(app.import_name)
             return known
         # enable() or disable() was called meanwhile, and may have missed this app.
         _forget(known)

@@ -140,6 +140,9 @@ def target_of(thread: threading.Thread) -> t.Any:
     return state.get("function") if target is None else target
 
 
+Holds = Callable[[Flask, threading.Thread], object]
+
+
 class BoundRun:
     """Stands in for ``run`` in a thread's ``__dict__`` until the thread runs, and replays a snapshot around it.
 
@@ -149,14 +152,12 @@ class BoundRun:
 
     __slots__ = ("covered", "explicit", "holds", "snapshot")
 
-    def __init__(
-        self, snapshot: Snapshot | None, explicit: bool = False, holds: Callable[[Flask], object] | None = None
-    ) -> None:
+    def __init__(self, snapshot: Snapshot | None, explicit: bool = False, holds: Holds | None = None) -> None:
         self.snapshot = snapshot
         self.explicit = explicit
         """Bound by `AppContextThread`: the patches leave it alone."""
         self.holds = holds
-        """Asked with the app when the thread runs; the snapshot counts only if the answer is true."""
+        """Called with the app and the thread when it runs; the snapshot is used only if the result is true."""
         self.covered: Callable[[], object] | None = None
 
     def __call__(self, thread: threading.Thread) -> object:
@@ -171,7 +172,7 @@ class BoundRun:
         snapshot, self.snapshot = self.snapshot, None
         self._remove_from(thread)
         try:
-            if snapshot is None or (self.holds is not None and not self.holds(snapshot.app)):
+            if snapshot is None or (self.holds is not None and not self.holds(snapshot.app, thread)):
                 return run()
             return replay(snapshot, run, (), {}, "thread", target_of(thread))
         finally:

@@ -143,10 +143,15 @@ def _doctor(app: Flask, as_json: bool) -> None:
     found = status()
     problems = doctor.problems(app, found, checks)
     if as_json:
-        parts = {"status": doctor.as_data(found), "self_test": [dataclasses.asdict(c) for c in checks]}
+        parts = {
+            "status": doctor.as_data(found),
+            "self_test": [dataclasses.asdict(c) for c in checks],
+            "views_outside_own_code": doctor.views_outside(app),
+        }
         click.echo(json.dumps({"well": not problems, "problems": problems, **parts}, indent=2))
     else:
         _print(doctor.report(found))
+        _print(doctor.report_views(app))
         _print(doctor.report_checks(app, checks))
         _print(problems or ["All is well."])
     sys.exit(1 if problems else 0)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextvars
 import dataclasses
 import gc
+import inspect
 import os
+import sys
 import threading
 import typing as t
 import weakref
@@ -14,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, TimeoutError, wait
 
 from flask import Flask, current_app, g, has_app_context
 
+from . import own_code
 from .environment import VARIABLE
 from .policy import OPTIONS, Policy
 from .replay import is_inherited
@@ -74,6 +77,7 @@ def report(status: Status) -> Iterator[str]:
         yield from _policy_lines(f"app {name!r}", policy)
     for name, error in status.refused:
         yield f"Configuration of app {name!r}, whose threads inherit nothing: {error}"
+    yield f"Own code, because it belongs to an app: {', '.join(status.own) or 'nothing'}"
     yield "Layers, from the outside in:"
     for name, origins in status.patch_points.items():
         yield f"  {name}: {', '.join(origins) or 'none'}"
@@ -89,6 +93,32 @@ def as_data(status: Status) -> dict[str, t.Any]:
     refused = [{"name": name, "error": error} for name, error in status.refused]
     data = dataclasses.asdict(status) | {"policy": status.policy and options(status.policy)}
     return data | {"apps": apps, "refused": refused}
+
+
+def views_outside(app: Flask) -> dict[str, str]:
+    """By distribution, the package that holds views of *app* and is not own code.
+
+    Nothing tells a package of views from an agent if both are installed: the option ``own`` does.
+    """
+    policy, found = policy_for(app), {}
+    own = () if policy is None else policy.own
+    for view in app.view_functions.values():
+        code = getattr(view, "view_class", view)  # what View.as_view() makes is a function of Flask's
+        if not own_code.runs_own_code(own, code):
+            name = str(getattr(inspect.unwrap(code), "__module__", None))
+            package = own_code.package_of(name)
+            if package.partition(".")[0] not in ("flask", *sys.stdlib_module_names):
+                found[", ".join(each.name for each in own_code.distributions_of(name)) or package] = package
+    return found
+
+
+def report_views(app: Flask) -> Iterator[str]:
+    """What `views_outside` finds, line by line."""
+    for distribution, package in sorted(views_outside(app).items()):
+        yield (
+            f"{distribution} has views of {app.name!r} and is not own code: what only its code starts and runs does not"
+            f" inherit. If it is yours, set own=[{package!r}]."
+        )
 
 
 def report_checks(app: Flask, checks: list[Check]) -> Iterator[str]:

@@ -83,7 +83,7 @@ def _plan_for(values: Entries, policy: Policy) -> _Plan:
     plain = [_is_plain(cls) for cls in classes]
     # Without exclude, the reason for a plain value need not be asked for.
     reasons = [
-        None if is_plain and not policy.exclude else policy.why_home(name, cls)
+        None if is_plain and not policy.exclude else policy.why_entry_not_inherited(name, cls)
         for name, cls, is_plain in zip(values, classes, plain, strict=True)
     ]
     closable = [

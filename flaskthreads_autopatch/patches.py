@@ -9,7 +9,6 @@ wrapt gives None as the instance where somebody calls the attribute of the class
 from __future__ import annotations
 
 import logging
-import threading
 import typing as t
 from collections.abc import Callable
 from concurrent.futures.thread import ThreadPoolExecutor
@@ -18,26 +17,15 @@ from flask import Flask
 from flask.ctx import AppContext
 
 from . import flask_context
-from .binding import (
-    KEY,
-    BoundCallable,
-    BoundRun,
-    bind_callback,
-    bind_once,
-    bind_run,
-    keep,
-    kept,
-    target_of,
-)
+from .binding import BoundCallable, bind_callback, bind_once
 from .capture import capture
-from .clean_context import clean_context
 from .flask_context import active, is_ending
 from .layers import PatchPoint
 from .lazy_map import IS_LAZY, current, map_lazily, reading
 from .log import log
 from .policy import Policy
 from .snapshot import Snapshot
-from .suppression import THREADS_INHERIT_CONTEXT, is_suppressed
+from .suppression import is_suppressed, starting_workers
 
 Args = tuple[t.Any, ...]
 Kwargs = dict[str, t.Any]
@@ -51,85 +39,20 @@ def snapshot_for(policy_for: PolicyFor, ctx: AppContext, fn: object, args: Args 
     if issubclass(type(fn), BoundCallable):  # isinstance() would ask for the user's __class__
         return None
     policy = policy_for(ctx.app)
-    if policy is None or is_suppressed() or is_ending(ctx):
+    if policy is None or is_suppressed() is True or is_ending(ctx):
         return None
     try:
-        return None if policy.why_ignored(fn, args) else capture(ctx, policy)
+        return None if policy.why_task_not_inherited(fn, args) else capture(ctx, policy)
     except Exception:
-        _log_failure(fn)
+        log_failure(fn)
         return None
 
 
-def _thread_snapshot(policy: Policy, ctx: AppContext, thread: threading.Thread) -> Snapshot | None:
-    """What *thread* inherits from *ctx*; None if nothing."""
-    if is_suppressed() or is_ending(ctx):
-        return None
-    state, cls = thread.__dict__, type(thread)
-    target = target_of(thread)
-    # Any iterable may be given; one that is an iterator can be read only once, and by the thread.
-    args = tuple(given) if isinstance(given := state.get("_args"), (tuple, list)) else ()
-    try:
-        if cls is not threading.Thread and policy.why_class_ignored(cls):
-            return None
-        if target is not None and policy.why_ignored(target, args):
-            return None
-        # Since 3.14 a thread can be given its context variables: those stay.
-        return capture(ctx, policy, contextvars=state.get("_context") is None)
-    except Exception:
-        _log_failure(thread)
-        return None
-
-
-def _log_failure(what: object) -> None:
+def log_failure(what: object) -> None:
+    """Log the exception that is being handled: no snapshot could be taken for *what*."""
     # Two arguments, because logging calls isinstance() on a single one, which may run the object's own __class__.
     then = "which runs without one"
     log(logging.ERROR, "No snapshot of the app context could be taken for %r, %s.", what, then, exc_info=True)
-
-
-def _init(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, args: Args, kwargs: Kwargs) -> None:
-    # The fallback, for a thread that is started outside of the context.
-    wrapped(*args, **kwargs)
-    ctx = active()
-    if ctx is None or (policy := policy_for(ctx.app)) is None or thread is None:
-        return
-    if (snapshot := _thread_snapshot(policy, ctx, thread)) is not None:
-        bound = BoundRun(snapshot, holds=policy_for)
-        keep(thread, bound)
-        if _has_start_of_its_own(type(thread)):
-            bind_run(thread, bound)
-
-
-def _has_start_of_its_own(cls: type) -> bool:
-    # It may bypass ours, as the one that OpenTelemetry puts into Timer.
-    for base in cls.__mro__:
-        if base.__qualname__ == "Thread" and base.__module__ == "threading":
-            return False
-        if "start" in vars(base):
-            return True
-    return False
-
-
-def _start(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, args: Args, kwargs: Kwargs) -> t.Any:
-    ctx = active()
-    if thread is None or (ctx is None and KEY not in thread.__dict__):  # what kept() asks, 60 ns less
-        return wrapped(*args, **kwargs)
-    bound = kept(thread)
-    policy = None if ctx is None else policy_for(ctx.app)
-    if bound is None and policy is None:
-        return wrapped(*args, **kwargs)
-    if bound is None or not (bound.explicit or (policy is None and not is_suppressed())):
-        snapshot = None if ctx is None or policy is None else _thread_snapshot(policy, ctx, thread)
-        bound = None if bound is None and snapshot is None else BoundRun(snapshot)
-    undo = None if bound is None else bind_run(thread, bound)
-    try:
-        if bound is None or bound.snapshot is None or THREADS_INHERIT_CONTEXT:
-            # It must not get the contexts by itself either: a worker would keep them for ever (H15).
-            return clean_context().run(wrapped, *args, **kwargs)
-        return wrapped(*args, **kwargs)
-    except Exception:
-        if undo is not None:
-            undo()
-        raise
 
 
 _prepare_context = getattr(ThreadPoolExecutor, "prepare_context", None)
@@ -141,6 +64,10 @@ def _runs_in_threads(pool: ThreadPoolExecutor) -> bool:
     return getattr(prepare_context, "__func__", None) is getattr(_prepare_context, "__func__", None)
 
 
+_ADD_WORKER = "_adjust_thread_count"
+_add_worker = getattr(ThreadPoolExecutor, _ADD_WORKER, None)
+
+
 def _submit(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
     ctx = active()
     if (ctx is None and not reading) or not args or not (_prepare_context is None or _runs_in_threads(pool)):
@@ -150,7 +77,11 @@ def _submit(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kw
         snapshot = None if issubclass(type(fn), BoundCallable) else lazy.snapshot
     else:
         snapshot = None if ctx is None else snapshot_for(policy_for, ctx, fn, rest)
-    return wrapped(*args, **kwargs) if snapshot is None else wrapped(bind_once(fn, snapshot), *rest, **kwargs)
+    if snapshot is not None:
+        args = (bind_once(fn, snapshot), *rest)
+    if type(pool) is ThreadPoolExecutor and getattr(ThreadPoolExecutor, _ADD_WORKER, None) is _add_worker:
+        return wrapped(*args, **kwargs)  # What this starts is the standard library's own worker.
+    return starting_workers(wrapped, *args, **kwargs)
 
 
 def _executor_map(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
@@ -195,8 +126,6 @@ _ON_FLASK_BEFORE_3_2 = (
 )
 
 POINTS: tuple[PatchPoint, ...] = (
-    PatchPoint("threading", "Thread.__init__", _init, active),
-    PatchPoint("threading", "Thread.start", _start),
     # A lazy map submits while its results are read, which may be where no context is active.
     PatchPoint("concurrent.futures.thread", "ThreadPoolExecutor.submit", _submit, *(() if IS_LAZY else (active,))),
     *((PatchPoint("concurrent.futures._base", "Executor.map", _executor_map),) if IS_LAZY else ()),

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextvars
 import dataclasses
-import functools
 import math
+import re
 import threading
 import typing as t
-import weakref
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
-from types import FunctionType
 
-from . import catalogue
+from . import catalogue, own_code, who_inherits
+from .by_identity import Cache, remember
 from .environment import DUMP_SIGNAL, VARIABLE, WORDS
 from .names import mro_of, path_of_class
 
@@ -52,6 +50,11 @@ class Policy:
     """More entries of ``g`` that are not inherited: ``"name"`` or ``"module:Class"``, fnmatch patterns."""
     ignore: tuple[str, ...] = ()
     """More threads and callables that do not inherit: ``"module:qualname"`` or ``"module"``, fnmatch patterns."""
+    own: tuple[str, ...] = ()
+    """More packages that count as own code: ``"acme_common"``, fnmatch patterns; ``"*"`` for all that are installed.
+
+    A name covers its submodules. `why_thread_not_inherited` says what own code is.
+    """
     contextvars: bool = False
     """Also carry a copy of all other context variables."""
     warn_after: float | None = None
@@ -67,8 +70,8 @@ class Policy:
         """Where *option* was read, as `PolicyError.source`, or ``"default"``; None in a policy that was not read."""
         return self._sources.get(option)
 
-    def why_home(self, name: str, cls: type) -> str | None:
-        """Why the entry of ``g`` called *name*, of class *cls*, stays home; None if it is inherited."""
+    def why_entry_not_inherited(self, name: str, cls: type) -> str | None:
+        """Return why the entry of ``g`` called *name*, of class *cls*, is not inherited; None if it is."""
         if name in catalogue.THREAD_BOUND_NAMES:
             return catalogue.THREAD_BOUND_NAMES[name]
         if not self.exclude:
@@ -80,34 +83,46 @@ class Policy:
         return self.why_thread_bound(cls)
 
     def why_thread_bound(self, cls: type) -> str | None:
-        """Why values of class *cls* stay home; None if they are inherited."""
+        """Return why values of class *cls* are not inherited; None if they are."""
         for pattern in self.exclude:
             if ":" in pattern and any(fnmatchcase(path, pattern) for path in _class_paths(cls)):
                 return f"excluded by {pattern!r}"
         return _why_in_catalogue(cls)
 
-    def why_ignored(self, fn: object, args: tuple[t.Any, ...] = ()) -> str | None:
-        """Why the callable *fn*, called with *args*, does not inherit; None if it does."""
-        if type(fn) is not FunctionType:
-            while isinstance(fn, functools.partial):
-                args, fn = fn.args + args, fn.func
-            if type(getattr(fn, "__self__", None)) is contextvars.Context:
-                return "carries context variables of its own"
-        module, qualname = getattr(fn, "__module__", None), getattr(fn, "__qualname__", None)
-        if not isinstance(module, str) or not isinstance(qualname, str):
-            module, qualname = type(fn).__module__, type(fn).__qualname__
-        if module == "asyncio.runners" and args and hasattr(args[0], "cr_code"):
-            # What runs is the coroutine: asgiref's own if asgiref submits it, the user's if a user does.
-            return _why_path_ignored(self.ignore, _module_of_coroutine(args[0]), args[0].__qualname__)
-        return _why_path_ignored(self.ignore, module, qualname)
+    def why_task_not_inherited(self, fn: object, args: tuple[t.Any, ...] = ()) -> str | None:
+        """Return why a pool's task or a callback that calls *fn* with *args* does not inherit; None if it does.
 
-    def why_class_ignored(self, cls: type) -> str | None:
-        """Why threads of class *cls* do not inherit; None if they do."""
-        # A class that somebody has put in the place of Thread says nothing of who starts it: it may be anybody's base.
-        stand_ins = {base for base in (threading.Thread, threading.Timer) if base.__module__ != "threading"}
-        bases = [base for base in cls.__mro__ if base not in stand_ins]
-        reasons = (_why_path_ignored(self.ignore, base.__module__, base.__qualname__) for base in bases)
-        return next(filter(None, reasons), None)
+        A task inherits, whether its code is own code or not, unless *fn* carries context variables of its own, is
+        named by the option ``ignore``, or is the service of a package that the catalogue lists.
+        """
+        return who_inherits.why_task_ignored(self.ignore, fn, args)
+
+    def why_thread_not_inherited(self, fn_or_class: object, starter: str | None = None) -> str | None:
+        """Return why a thread does not inherit the app context that is active where it is started; None if it does.
+
+        *fn_or_class* is what runs: the thread's target, a timer's function, or a class of threads. *starter* is the
+        name of the module whose code calls ``start()``; without it, only what runs counts.
+
+        A thread inherits if own code has a hand in it, that is, if its starter is own code, or if what runs is: the
+        function behind partials, bound methods and ``__wrapped__``, or the class that defines the thread's ``run()``.
+        Own code is every module that belongs neither to the standard library nor to an installed distribution, and
+        also the distributions that contain the app (by ``app.import_name``) and the code that calls ``install()``,
+        and what the option ``own`` names. Vendored modules (``_vendor``, ``_vendored``, ``third_party``) and whatever
+        lies in one folder with Flask are not, unless they are named.
+
+        In any case a thread does not inherit that the option ``ignore`` names or the catalogue lists as a service, that
+        carries context variables of its own, or that is started inside a pool's ``submit()`` or constructor: that one
+        is a worker, whose tasks inherit one by one. `AppContextThread` always inherits.
+        """
+        is_class = issubclass(type(fn_or_class), type) and issubclass(t.cast(type, fn_or_class), threading.Thread)
+        cls, fn = (t.cast(type, fn_or_class), None) if is_class else (threading.Thread, fn_or_class)
+        reason = who_inherits.why_thread_ignored(self.ignore, cls, fn, ())
+        if reason or who_inherits.runs_own_code(self.own, cls, fn):
+            return reason
+        what = who_inherits.path_of_thread(cls, fn)
+        if starter is None:
+            return f"{what} is not own code, so that it needs own code to start it"
+        return None if own_code.is_own_module(self.own, starter) else who_inherits.no_hand(what, starter)
 
 
 Patterns: t.TypeAlias = tuple[str, ...] | list[str] | set[str] | frozenset[str]
@@ -121,6 +136,7 @@ class Options(t.TypedDict, total=False):
     preload: bool
     exclude: Patterns
     ignore: Patterns
+    own: Patterns
     contextvars: bool
     warn_after: float | None
 
@@ -168,8 +184,16 @@ def _parse(name: str, value: t.Any, source: str, shown: str | None = None) -> t.
     else:
         if source != KEYWORD and isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
-        if isinstance(value, (tuple, list, set, frozenset)) and all(isinstance(x, str) and x for x in value):
+        is_list = isinstance(value, (tuple, list, set, frozenset)) and all(isinstance(x, str) and x for x in value)
+        if is_list and (name != "own" or all(map(_MODULE.fullmatch, value))):
             return tuple(value)
+        if name == "own":
+            example = "own=['acme_common']" if source == KEYWORD else f"{PREFIX}OWN=acme_common"
+            raise PolicyError(
+                f"own must be a list of the names of packages as they are imported, with * and ?, not {value!r} (set by"
+                f" {source}). Write for example {example}.",
+                source,
+            )
         allowed = "allowed is a tuple of patterns" if source == KEYWORD else "allowed are patterns, comma separated"
     raise PolicyError(f"{shown or name}={value!r} ({source}): {allowed}.", source)
 
@@ -185,14 +209,16 @@ def _number(value: t.Any, source: str) -> float | None:
     return number if number > 0 and math.isfinite(number) else None
 
 
+_MODULE = re.compile(r"([\w.*?]|\[!?[\w-]+\])+")
+"""The name of a module, or an fnmatch pattern for one; neither ``module:qualname`` nor the name of a file."""
+
 OPTIONS: dict[str, t.Any] = {field.name: field.default for field in dataclasses.fields(Policy) if field.init}
 """The defaults, by name."""
 CONFIG_KEYS = tuple(f"{PREFIX}{name.upper()}" for name in OPTIONS)
 """The keys of the options in Flask's config, and in the environment."""
 
-# By the id of a class: this is asked for each entry of g, and costs 30 ns, in a WeakKeyDictionary 250. The class is not
-# kept alive (an app factory may make one anew for every app), and its id is forgotten before another can have it.
-_catalogued: dict[int, tuple[str | None, weakref.ref[type]]] = {}
+_catalogued: Cache[int, str | None] = {}
+"""By the id of a class: asked for each entry of ``g``. (An app factory may make a class for every app.)"""
 
 
 def _why_in_catalogue(cls: type) -> str | None:
@@ -200,34 +226,8 @@ def _why_in_catalogue(cls: type) -> str | None:
         return _catalogued[id(cls)][0]
     except KeyError:
         known = (catalogue.THREAD_BOUND_TYPES.get(path) for path in _class_paths(cls))
-        reason, key = next(filter(None, known), None), id(cls)
-        _catalogued[key] = reason, weakref.ref(cls, lambda _: _catalogued.pop(key, None))
-        return reason
+        return remember(_catalogued, id(cls), next(filter(None, known), None), cls)
 
 
 def _class_paths(cls: type) -> Iterator[str]:
     return map(path_of_class, mro_of(cls))
-
-
-@functools.lru_cache(maxsize=4096)
-def _why_path_ignored(patterns: tuple[str, ...], module: str, qualname: str) -> str | None:
-    names = [f"{module}:{outer}" for outer in _outwards(qualname)] + list(_outwards(module))
-    for name in names:
-        if reason := catalogue.IGNORED.get(name):
-            return reason
-        for pattern in patterns:
-            if fnmatchcase(name, pattern):
-                return f"ignored by {pattern!r}"
-    return None
-
-
-def _outwards(dotted: str) -> Iterator[str]:
-    """``a.b.c``, ``a.b``, ``a``"""
-    while dotted:
-        yield dotted
-        dotted = dotted.rpartition(".")[0]
-
-
-def _module_of_coroutine(coroutine: t.Any) -> str:
-    frame = coroutine.cr_frame
-    return "" if frame is None else str(frame.f_globals.get("__name__", ""))

@@ -84,7 +84,7 @@ def take(ctx: AppContext, allowed: AllowList, policy: Policy, max_size: int) -> 
 
 
 def _text_of(name: str, value: object, policy: Policy, max_size: int) -> str:
-    if policy.exclude and (reason := policy.why_home(name, type(value))):
+    if policy.exclude and (reason := policy.why_entry_not_inherited(name, type(value))):
         raise _not_portable(name, value, reason, _NOT_INHERITED)
     try:
         return wire.text_of(value, max_size)
@@ -93,7 +93,7 @@ def _text_of(name: str, value: object, policy: Policy, max_size: int) -> str:
     except wire.TooLarge:
         reason, way_out = f"its text is longer than max_size={max_size}", _CARRY_LESS
     # Outside of the block, so that the error does not keep the other one, and by its traceback the value.
-    if not_inherited := policy.why_home(name, type(value)):
+    if not_inherited := policy.why_entry_not_inherited(name, type(value)):
         reason, way_out = not_inherited, _NOT_INHERITED
     raise _not_portable(name, value, reason, way_out)
 

@@ -12,13 +12,17 @@ from collections.abc import Callable
 P = t.ParamSpec("P")
 R = t.TypeVar("R")
 
-suppressed: contextvars.ContextVar[bool] = contextvars.ContextVar("flaskthreads_autopatch.suppressed", default=False)
-"""True inside `suppress_inheritance`."""
+suppressed: contextvars.ContextVar[bool | str] = contextvars.ContextVar(
+    "flaskthreads_autopatch.suppressed", default=False
+)
+"""True inside `suppress_inheritance`; `WORKERS` inside `starting_workers`; else False."""
+
+WORKERS = "workers"
 
 
 class _Suppression:
     def __init__(self) -> None:
-        self._tokens: list[contextvars.Token[bool]] = []
+        self._tokens: list[contextvars.Token[bool | str]] = []
 
     def __enter__(self) -> None:
         self._tokens.append(suppressed.set(True))
@@ -66,7 +70,18 @@ def suppress_inheritance(fn: Callable[..., t.Any] | None = None, /) -> t.Any:
 is_suppressed = suppressed.get
 
 
-def lift() -> contextvars.Token[bool]:
+def starting_workers(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call *fn*, which may start workers of a pool: threads that it starts do not inherit, tasks and callbacks do."""
+    token = suppressed.set(suppressed.get() or WORKERS)
+    try:
+        return fn(*args, **kwargs)
+    finally:
+        suppressed.reset(token)
+        # The traceback of an exception that is kept keeps this frame and its variables.
+        del fn, args, kwargs
+
+
+def lift() -> contextvars.Token[bool | str]:
     """Have what is started from here on inherit, until `restore` is called with the result."""
     return suppressed.set(False)
 

@@ -8,12 +8,11 @@ import platform
 import sys
 import threading
 import typing as t
-from importlib import metadata
 from types import TracebackType
 
 from flask import Flask
 
-from . import __version__, app_policies
+from . import __version__, app_policies, own_code
 from .app_policies import EXTENSION as EXTENSION
 from .app_policies import policy_for as policy_for
 from .app_policies import policy_or_default as policy_or_default
@@ -40,6 +39,8 @@ class Status:
     apps: tuple[tuple[str, Policy], ...]
     """The name and the policy of each app that is installed, or that `enable` has met: names may be the same. The
     config counts as it is at the app's first capture. Until then, this is the policy that the config makes now."""
+    own: tuple[str, ...]
+    """The top-level packages that count as own code because they belong to an app: see `install`."""
     patch_points: dict[str, list[str]]
     """By patch point, where each layer that lies on it comes from (a module), from the outside in."""
     versions: dict[str, str]
@@ -75,6 +76,8 @@ def install(app: Flask, **options: Unpack[Options]) -> None:
     - ``exclude=()``: More entries of ``g`` that are not inherited: ``"name"`` or ``"module:Class"``, fnmatch patterns.
     - ``ignore=()``: More threads and callables that do not inherit: ``"module:qualname"`` or ``"module"``, fnmatch
       patterns.
+    - ``own=()``: More packages that count as own code: ``"acme_common"``, fnmatch patterns; ``"*"`` for all that are
+      installed.
     - ``contextvars=False``: Also carry a copy of all other context variables.
     - ``warn_after=None``: Log a warning for a thread that is still running this many seconds after its parent's context
       ended.
@@ -87,10 +90,15 @@ def install(app: Flask, **options: Unpack[Options]) -> None:
     environment is reported in one line on stderr. In all three cases nothing is patched. Installing again replaces the
     options, and has the config read again. *app* is held weakly. With ``FLASKTHREADS_AUTOPATCH=0`` in the environment,
     nothing happens.
+
+    A thread inherits only if own code starts it, or runs in it: `Policy.why_thread_not_inherited` has the rule. The
+    distributions that contain the module ``app.import_name``, or the module that calls this, count as own code.
     """
     app = _flask_app(app, "install")
     if _resolved(options) is None:
         return
+    own_code.adopt(app.import_name)
+    own_code.adopt(str(sys._getframe(1).f_globals.get("__name__")))
     _state.patches.watch_imports()
     with _state.lock:
         before = app_policies.set_installed(app, options)
@@ -170,6 +178,7 @@ def status() -> Status:
             enabled=patches.applied,
             policy=_state.policy,
             apps=apps,
+            own=own_code.adopted(),
             patch_points=patches.describe(),
             versions={
                 "flaskthreads_autopatch": __version__,
@@ -199,6 +208,7 @@ def _settle() -> None:
                 dump_signal.install()
             elif _state.has_patches():
                 _state.patches.revert()
+                own_code.forget_adopted()
                 dump_signal.uninstall()
                 parents.stop_watching()
         finally:
@@ -226,6 +236,8 @@ def _flask_app(app: Flask, called: str) -> Flask:
 
 
 def _version(name: str) -> str:
+    from importlib import metadata  # 80 ms
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

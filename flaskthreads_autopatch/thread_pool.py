@@ -19,8 +19,14 @@ from .patches import Args, Kwargs, PolicyFor, Wrapped, snapshot_for
 from .reading import BoundItems, BoundSizedItems, read
 from .replay import replay
 from .snapshot import Snapshot
+from .suppression import starting_workers
 
 Bound = tuple[BoundCallable, ...]
+
+
+def _add_workers(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
+    # A subclass may have workers of its own, which own code starts, or which run own code.
+    return wrapped(*args, **kwargs) if active() is None else starting_workers(wrapped, *args, **kwargs)
 
 
 def _map(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
@@ -247,6 +253,8 @@ def _by_position(args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
 
 
 _WRAPPERS: dict[str, Callable[..., t.Any]] = {
+    "__init__": _add_workers,
+    "_repopulate_pool": _add_workers,
     "apply_async": _call_async,
     "map_async": _map_async,
     "starmap_async": _map_async,

@@ -67,7 +67,7 @@ WRONG: list[tuple[dict[str, t.Any], dict[str, t.Any], tuple[str, ...]]] = [
     ({"exclude": "db"}, {}, ("exclude='db'", "a tuple of patterns")),
     ({"ignore": (1,)}, {}, ("ignore=(1,)", "a tuple of patterns")),
     ({"exclude": ("",)}, {}, ("exclude=('',)",)),
-    ({"shair": True}, {}, ("shair=True", "the options are contextvars, exclude, ignore, preload, request, share")),
+    ({"shair": True}, {}, ("shair=True", "the options are contextvars, exclude, ignore, own, preload, request, share")),
     ({}, {"FLASKTHREADS_AUTOPATCH_SHARE": "maybe"}, ("FLASKTHREADS_AUTOPATCH_SHARE='maybe'", "Flask config", "1 true")),
     ({}, {"FLASKTHREADS_AUTOPATCH_EXCLUDE": 5}, ("FLASKTHREADS_AUTOPATCH_EXCLUDE=5", "comma separated")),
     ({}, {"FLASKTHREADS_AUTOPATCH_SHAIR": 1}, ("FLASKTHREADS_AUTOPATCH_SHAIR=1", "the options are")),
@@ -125,7 +125,7 @@ def test_ignored_paths_cover_what_lies_inside() -> None:
         return type("Fn", (), {"__module__": module, "__qualname__": qualname})
 
     def ignored(module: str, qualname: str) -> bool:
-        found = policy.why_ignored(fn(module, qualname))
+        found = policy.why_task_not_inherited(fn(module, qualname))
         assert found is None or "ignored by" in found
         return found is not None
 

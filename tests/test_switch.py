@@ -88,7 +88,7 @@ def test_status_names_our_layer_below_one_that_knows_it_by_its_bound_form() -> N
 
     threading.Thread.start = start  # type: ignore[method-assign]
     try:
-        assert status().patch_points["threading.Thread.start"] == [__name__, "flaskthreads_autopatch.patches"]
+        assert status().patch_points["threading.Thread.start"] == [__name__, "flaskthreads_autopatch.threads"]
     finally:
         threading.Thread.start = ours  # type: ignore[method-assign]
 
@@ -569,7 +569,8 @@ def test_h22_on_again_while_a_foreign_layer_lies_above(
 
 
 def ours_on(point: str) -> int:
-    return status().patch_points[point].count("flaskthreads_autopatch.patches")
+    layers = status().patch_points[point]
+    return sum(layer.startswith("flaskthreads_autopatch.") for layer in layers)
 
 
 @pytest.mark.usefixtures("nothing_buried")

@@ -1,0 +1,188 @@
+"""`threading.Thread`: the wrappers of its methods, and whether a thread inherits what is active where it is started."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+import threading
+import typing as t
+
+from flask import Flask
+from flask.ctx import AppContext
+
+from . import who_inherits
+from .binding import KEY, BoundRun, bind_run, keep, kept, target_of
+from .capture import capture
+from .clean_context import clean_context
+from .flask_context import active, is_ending
+from .layers import PatchPoint
+from .log import log, logger
+from .patches import Args, Kwargs, PolicyFor, Wrapped, log_failure
+from .policy import Policy
+from .snapshot import Snapshot
+from .suppression import THREADS_INHERIT_CONTEXT, is_suppressed
+from .who_inherits import Caller
+
+
+def _init(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, args: Args, kwargs: Kwargs) -> None:
+    # The fallback, for a thread that is started outside of the context. A subclass such as Timer sets what it runs
+    # after this, so it is its start, or its run, that decides whether own code has a hand in it.
+    wrapped(*args, **kwargs)
+    ctx = active()
+    if ctx is None or (policy := policy_for(ctx.app)) is None or thread is None:
+        return
+    if (snapshot := _snapshot(policy, ctx, thread, None)) is None:
+        return
+    if _has_start_of_its_own(type(thread)):
+        maker = None if _is_made_by_own_code(policy, thread) else _no_caller
+        bind_run(thread, BoundRun(snapshot, holds=functools.partial(_holds, policy_for, maker)))
+    else:
+        keep(thread, BoundRun(snapshot, holds=functools.partial(_holds, policy_for, None)))
+
+
+def _start(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, args: Args, kwargs: Kwargs) -> t.Any:
+    ctx = active()
+    if thread is None or (ctx is None and KEY not in thread.__dict__):  # what kept() asks, 60 ns less
+        return wrapped(*args, **kwargs)
+    bound = kept(thread)
+    policy = None if ctx is None else policy_for(ctx.app)
+    if bound is None and policy is None:
+        return wrapped(*args, **kwargs)
+    if bound is None or not (bound.explicit or (policy is None and not is_suppressed())):
+        snapshot = None if ctx is None or policy is None else _snapshot(policy, ctx, thread, _caller)
+        bound = None if bound is None and snapshot is None else BoundRun(snapshot)
+    elif not bound.explicit and (made_in := bound.snapshot) is not None:
+        policy = policy_for(made_in.app)
+        bound = bound if _holds(policy_for, _caller, made_in.app, thread) else BoundRun(None)
+    if (bound is None or bound.snapshot is None) and policy is not None and logger.isEnabledFor(logging.DEBUG):
+        bound = _explained(policy, thread, ctx) or bound
+    undo = None if bound is None else bind_run(thread, bound)
+    try:
+        if bound is None or bound.snapshot is None or THREADS_INHERIT_CONTEXT:
+            # It must not get the contexts by itself either: a worker would keep them for ever (H15).
+            return clean_context().run(wrapped, *args, **kwargs)
+        return wrapped(*args, **kwargs)
+    except Exception:
+        if undo is not None:
+            undo()
+        raise
+
+
+POINTS: tuple[PatchPoint, ...] = (
+    PatchPoint("threading", "Thread.__init__", _init, active),
+    PatchPoint("threading", "Thread.start", _start),
+)
+
+
+def _snapshot(policy: Policy, ctx: AppContext, thread: threading.Thread, caller: Caller | None) -> Snapshot | None:
+    """What *thread*, which *caller* starts, inherits from *ctx*; None if nothing. As a caller, None is own code."""
+    if is_suppressed() or is_ending(ctx):
+        return None
+    try:
+        # The first question settles it for most threads, at a fraction of the price of the second one.
+        own, ignore, cls = policy.own, policy.ignore, type(thread)
+        is_known = who_inherits.is_known_to_inherit(own, ignore, cls, target_of(thread))
+        if not is_known and not _may_inherit(policy, thread, caller):
+            return None
+        # Since 3.14 a thread can be given its context variables: those stay.
+        return capture(ctx, policy, contextvars=thread.__dict__.get("_context") is None)
+    except Exception:
+        log_failure(thread)
+        return None
+
+
+def _may_inherit(policy: Policy, thread: threading.Thread, caller: Caller | None) -> bool:
+    """Whether *thread*, which *caller* starts, inherits."""
+    own, ignore = policy.own, policy.ignore
+    cls, target = type(thread), target_of(thread)
+    if caller is not None and who_inherits.is_known_not_to_inherit(own, ignore, cls, target, caller):
+        return False
+    args = thread.__dict__.get("_args")
+    return who_inherits.why_thread_not_inherited(own, ignore, cls, target, args, caller, explain=False) is None
+
+
+class _Explained(BoundRun):
+    """Binds no snapshot, and logs at the beginning of the thread why it does not inherit.
+
+    Not at ``start()``, whose caller may hold a lock that a logging handler waits for: a handler may submit to the very
+    pool that is starting a worker.
+    """
+
+    __slots__ = ("reason", "what")
+
+    what: str
+    reason: str
+
+    def __call__(self, thread: threading.Thread) -> object:
+        if threading.current_thread() is thread:
+            log(logging.DEBUG, "A thread that runs %s does not inherit: %s.", self.what, self.reason)
+        return super().__call__(thread)
+
+
+def _explained(policy: Policy, thread: threading.Thread, ctx: AppContext | None) -> _Explained | None:
+    """What has *thread* log why it does not inherit; None if it is suppressed, or if its kind has been logged."""
+    if is_suppressed() or (ctx is not None and is_ending(ctx)):
+        return None
+    cls, target, args = type(thread), target_of(thread), thread.__dict__.get("_args")
+    try:
+        reason = _why_not(policy, cls, target, args)
+        what = who_inherits.path_of_thread(cls, target)
+    except Exception:
+        return None  # log_failure() has said so.
+    if not reason or not (is_new := _kind(what, reason)):
+        return None
+    is_new.clear()
+    explained = _Explained(None)
+    explained.what, explained.reason = what, reason
+    return explained
+
+
+def _why_not(policy: Policy, cls: type, target: object, args: object) -> str | None:
+    return who_inherits.why_thread_not_inherited(policy.own, policy.ignore, cls, target, args, _caller, explain=True)
+
+
+@functools.lru_cache(maxsize=1024)
+def _kind(what: str, reason: str) -> list[bool]:
+    """A list that is emptied once this kind of thread has been logged."""
+    return [True]
+
+
+# The frames below what calls a wrapper: in `who_inherits`, in `_may_inherit`, in its caller, and in the wrapper.
+_caller = functools.partial(sys._getframe, 4)
+
+
+def _no_caller() -> None:
+    """Stand in for a `Caller` where own code is known not to be it."""
+
+
+def _holds(policy_for: PolicyFor, caller: Caller | None, app: Flask, thread: threading.Thread) -> bool:
+    """Whether *thread*, which was made in a context of *app*, may still inherit it when it is started or runs."""
+    policy = policy_for(app)
+    try:
+        return policy is not None and _may_inherit(policy, thread, caller)
+    except Exception:
+        log_failure(thread)
+        return False
+
+
+def _has_start_of_its_own(cls: type) -> bool:
+    # It may bypass ours, as the one that OpenTelemetry puts into Timer.
+    for base in cls.__mro__:
+        if base.__qualname__ == "Thread" and base.__module__ == "threading":
+            return False
+        if "start" in vars(base):
+            return True
+    return False
+
+
+def _is_made_by_own_code(policy: Policy, thread: threading.Thread) -> bool:
+    own, ignore, cls = policy.own, policy.ignore, type(thread)
+    try:
+        return who_inherits.why_thread_not_inherited(own, ignore, cls, None, (), _maker, explain=False) is None
+    except Exception:
+        log_failure(thread)
+        return False
+
+
+_maker = functools.partial(sys._getframe, 3)
