@@ -13,15 +13,19 @@ from __future__ import annotations
 
 import contextvars
 import typing as t
+from types import MethodType
 
 from flask import Flask
 from flask.ctx import AppContext, RequestContext
 
 from .teardown import (
+    FLASKS_TEARDOWN,
+    has_teardown_of_its_own,
     is_torn_down,
     log_error,
     pop_guarded,
     tear_down,
+    tearing_down_receivers,
 )
 from .variables import FLASKS_G, MARK, Lent, cv_app, cv_request, note_defaults
 
@@ -206,12 +210,15 @@ def leave(ctx: t.Any, state: State, exc: BaseException | None, fn: object) -> No
 
 def _tear_down_and_pop(ctx: t.Any, app_token: t.Any, exc: BaseException | None, fn: object) -> None:
     app: Flask = ctx.app
+    method = app.do_teardown_appcontext
+    is_replaced = type(method) is not MethodType or method.__func__ is not FLASKS_TEARDOWN
     try:
-        try:
-            tear_down(app, exc, fn)
-        finally:
-            if cv_app.get(None) is not ctx or cv_request.get(None) is not None:
-                _pop_forgotten(ctx, app_token, None, exc, fn)  # by a teardown handler
+        if is_replaced or app.teardown_appcontext_funcs or tearing_down_receivers:
+            try:
+                tear_down(app, is_replaced and has_teardown_of_its_own(app), exc, fn)
+            finally:
+                if cv_app.get(None) is not ctx or cv_request.get(None) is not None:
+                    _pop_forgotten(ctx, app_token, None, exc, fn)  # by a teardown handler
     finally:
         tokens: list[t.Any] = ctx._cv_tokens
         # More than one token: the task has pushed this very context again. With a second entry in the list, pop()

@@ -13,7 +13,6 @@ import sys
 import threading
 import typing as t
 from collections.abc import Mapping
-from types import MethodType
 
 from flask import Flask
 from flask.signals import appcontext_tearing_down
@@ -37,32 +36,31 @@ def send(signal: t.Any, app: Flask, **values: t.Any) -> None:
 
 _NAME = "do_teardown_appcontext"
 _bottom = inspect.unwrap(vars(Flask)[_NAME])
-_FLASKS_OWN = _bottom if _bottom.__module__ == "flask.app" else None
+FLASKS_TEARDOWN = _bottom if _bottom.__module__ == "flask.app" else None
+"""Flask's own ``do_teardown_appcontext``; None if that was replaced before this module was imported."""
 
 
 def has_teardown_of_its_own(app: Flask) -> bool:
     """Return whether the user has replaced ``do_teardown_appcontext()``: on *app*, in its class, or on Flask."""
-    method = app.do_teardown_appcontext
-    if type(method) is MethodType and method.__func__ is _FLASKS_OWN:
-        return False
     if _NAME in vars(app):
         return True
     owner = next(base for base in type(app).__mro__ if _NAME in vars(base))
     # An agent's layer around Flask's own does not count: through it, Flask's own would be called, see `tear_down`.
-    return owner is not Flask or inspect.unwrap(vars(Flask)[_NAME]) is not _FLASKS_OWN
+    return owner is not Flask or inspect.unwrap(vars(Flask)[_NAME]) is not FLASKS_TEARDOWN
 
 
-def tear_down(app: Flask, exc: BaseException | None, fn: object) -> None:
-    """Do what ``do_teardown_appcontext(exc)`` of Flask before 3.2 does, for the context in which *fn* ran."""
-    if has_teardown_of_its_own(app):
+def tear_down(app: Flask, own_teardown: bool, exc: BaseException | None, fn: object) -> None:
+    """Do what ``do_teardown_appcontext(exc)`` of Flask before 3.2 does, for the context in which *fn* ran.
+
+    *own_teardown*: whether the app has one of its own.
+    """
+    if own_teardown:
         # The user's own is called as it stands.
         steps: list[t.Callable[[BaseException | None], None]] = [app.do_teardown_appcontext]
-    elif app.teardown_appcontext_funcs or tearing_down_receivers:
+    else:
         # Flask's own stops at the first handler that raises, and leaks what the later ones would free (H9).
         steps = [functools.partial(_call_handler, app, func) for func in reversed(app.teardown_appcontext_funcs)]
         steps.append(functools.partial(_send_tearing_down, app))
-    else:
-        return
     interrupt: BaseException | None = None
     for step in steps:
         try:
