@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import types
 import typing as t
-import weakref
 
+from .by_identity import Cache, remember
 from .entries import Entries
 from .log import log
 from .names import mro_of, path_of_class, text_of
 from .snapshot import NO_ENTRIES
 
-_known: dict[int, tuple[bool, weakref.ref[type]]] = {}
-"""By the id of a class: whether its entries are taken. Its id is forgotten before another class can have it."""
+_known: Cache[int, bool] = {}
+"""By the id of a class: whether its entries are taken."""
 
 _PROBE = "flaskthreads_autopatch"
 
@@ -27,7 +27,7 @@ def entries_of(g: object, make: t.Callable[[], object]) -> Entries:
     cls, key = type(g), id(type(g))
     if key not in _known:
         are_taken, problem = _examine(g, make)
-        _known[key] = are_taken, weakref.ref(cls, lambda _: _known.pop(key, None))
+        remember(_known, key, are_taken, cls)
         if problem:
             log(
                 logging.WARNING,
