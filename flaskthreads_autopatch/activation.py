@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 
-from .environment import is_wanted, say
+from .environment import is_enabled_by_environment, print_to_stderr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def switch_imported(module: ModuleType) -> None:
     Both hooks are also autowrapt entry points. Naming this package in ``AUTOWRAPT_BOOTSTRAP`` enables it, unless
     ``FLASKTHREADS_AUTOPATCH`` disables it.
     """
-    if is_wanted(otherwise=True):
+    if is_enabled_by_environment(default=True):
         _guarded(lambda: module.enable())
 
 
@@ -55,7 +55,7 @@ def _activate() -> None:
     if _finder.has_read_variable:
         return
     _finder.has_read_variable = True
-    if not is_wanted(otherwise=False):
+    if not is_enabled_by_environment(default=False):
         return
     if "flask" in sys.modules:
         _finder.register_hooks()
@@ -103,4 +103,4 @@ def _guarded(step: Callable[[], object]) -> None:
     try:
         step()
     except Exception as error:
-        say(f"The library cannot be enabled: {type(error).__name__}: {error}. Nothing is patched.")
+        print_to_stderr(f"The library cannot be enabled: {type(error).__name__}: {error}. Nothing is patched.")

@@ -1,11 +1,11 @@
-"""The policy of each app: what `install` or `enable` was given, and what the app's config says at the first capture.
+"""The policy of each app, made of the keywords of `install` or `enable`, the app's config, and the environment.
 
 Factories load their config in any order, so the config counts as it is when the first thread is started or the first
-task submitted in a context of the app. From then on the policy is found in ``app.extensions``.
+task submitted in a context of the app. From then on the policy is stored in ``app.extensions``.
 
-Nothing here takes a lock. A finalizer or a signal handler may start a thread, and so come here, while its own thread is
-here or is switching (H32). Every change is a single operation on a dictionary instead. Code that has read the config
-publishes the policy first, and checks afterwards that nothing was switched meanwhile.
+Nothing here takes a lock. A finalizer or a signal handler may start a thread, and so call this module, while its own
+thread is in this module or in `switch` (H32). Each change is therefore a single operation on a dictionary. Code that
+reads a config stores the policy first, and then checks that the library was not switched meanwhile.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from flask import Flask
 
 from . import own_code
 from .log import log
-from .names import shown, text_of
+from .names import safe_repr, text_of
 from .policy import CONFIG_KEYS, Options, Policy, resolve
 
 EXTENSION = "flaskthreads_autopatch"
-"""Under this name an app's policy stands in ``app.extensions``, from the first capture on."""
+"""The key in ``app.extensions`` under which the policy of an app is stored, from the first capture on."""
 
 
 class Known(weakref.ref[Flask]):
@@ -35,17 +35,17 @@ class Known(weakref.ref[Flask]):
     keywords: Options
     installed: bool
     errors: list[str]
-    """What is wrong in its config; empty until a capture has found that. Nothing of such an app is inherited."""
+    """The error in the config of the app; empty until a capture has found one. Nothing of such an app is inherited."""
 
 
 class _State:
     def __init__(self) -> None:
         self.keywords: Options | None = None
-        """The keywords of `enable`; None unless it is in force."""
+        """The keywords of `enable`; None unless `enable` is in force."""
         self.known: dict[int, Known] = {}
-        """By the ``id()`` of the app: what `policy_for` asks for an app without a policy, at every call."""
+        """Each known app, by its ``id()``. `policy_for` looks here at each call for an app without a stored policy."""
         self.defaults: dict[int, tuple[Policy, tuple[object, ...], Known | None, weakref.ref[Flask]]] = {}
-        """By the ``id()`` of an app without a policy: the policy that `policy_or_default` has read, and from what."""
+        """The policy that `policy_or_default` has read for an app without one, and from what; by the app's ``id()``."""
 
 
 _state = _State()
@@ -60,25 +60,28 @@ def policy_for(app: Flask) -> Policy | None:
 
 
 def policy_or_default(app: Flask) -> Policy:
-    """Return the policy of *app*, or what its config and the environment say if it has none. Raises `PolicyError`."""
+    """Return the policy of *app*; if it has none, the one that its config and the environment make.
+
+    Raises `PolicyError`.
+    """
     policy = policy_for(app)
     if policy is None:
-        # Reading config and environment takes as long as ten app contexts. The environment is read once for each app,
-        # and the config again when one of its options has changed, or a key has been added or removed.
+        # Reading config and environment takes as long as ten app contexts. So the environment is read once for each
+        # app, and the config again only when one of its options has changed, or a key has been added or removed.
         key, config, known = id(app), app.config, _state.known.get(id(app))
         given = len(config), *map(config.get, CONFIG_KEYS)
         kept = _state.defaults.get(key)
         if kept is not None and kept[1] == given and kept[2] is known:
             return kept[0]
         policy = resolve({} if known is None else known.keywords, config, os.environ)
-        # Copies, because a list in the config may be changed in place.
+        # A list in the config may be changed in place, so copies are kept.
         given = tuple(map(copy.copy, given))
         _state.defaults[key] = policy, given, known, weakref.ref(app, lambda _: _state.defaults.pop(key, None))
     return policy
 
 
 def set_installed(app: Flask, keywords: Options) -> Known | None:
-    """Note that *app* is installed, and have its config read at the next capture. Return what was known of it."""
+    """Note that *app* is installed, so that its next capture reads its config. Return the previous note, or None."""
     before = _state.known.get(id(app))
     _state.known[id(app)] = _known(app, keywords, installed=True)
     app.extensions.pop(EXTENSION, None)
@@ -86,7 +89,7 @@ def set_installed(app: Flask, keywords: Options) -> Known | None:
 
 
 def set_uninstalled(app: Flask, before: Known | None = None) -> bool:
-    """Take `set_installed` back, to what it has returned. Return whether *app* was installed."""
+    """Undo `set_installed`: restore *before*, which it returned. Return whether *app* was installed."""
     known = _state.known.get(id(app))
     if known is None or not known.installed:
         return False
@@ -99,11 +102,11 @@ def set_uninstalled(app: Flask, before: Known | None = None) -> bool:
 
 
 def set_enabled(keywords: Options | None) -> Options | None:
-    """Note the *keywords* of `enable`, or None if it is not in force. Return those before.
+    """Note the *keywords* of `enable`, or None if it is no longer in force. Return the previous ones.
 
     The config of each app that is not installed is read again at its next capture.
     """
-    # First the keywords, then the apps: `_read` works in the opposite order.
+    # Set the keywords first, then forget the apps. `_meet` works in the opposite order, so that it notices this call.
     before, _state.keywords = _state.keywords, keywords
     for known in _state.known.copy().values():
         if not known.installed:
@@ -112,7 +115,7 @@ def set_enabled(keywords: Options | None) -> Options | None:
 
 
 def forget_all() -> None:
-    """Take `set_enabled` and each `set_installed` back."""
+    """Undo `set_enabled` and each `set_installed`."""
     set_enabled(None)
     for known in _state.known.copy().values():
         _forget(known)
@@ -124,7 +127,7 @@ def is_wanted() -> bool:
 
 
 def found() -> tuple[tuple[tuple[str, Policy], ...], tuple[tuple[str, str], ...]]:
-    """Return name and policy of each app that is known; and, of those whose config is wrong, name and error.
+    """Return name and policy of each known app; and name and error of each one whose config is wrong.
 
     An app in whose context nothing has been captured yet has the policy that its config makes now.
     """
@@ -144,7 +147,7 @@ def found() -> tuple[tuple[tuple[str, Policy], ...], tuple[tuple[str, str], ...]
             refused.append((app.name, errors[0]))
         else:
             policies.append((app.name, t.cast(Policy, policy)))
-    # By name alone: several apps may have the same one, and a policy cannot be compared.
+    # Sort by the name alone, because several apps may have the same name, and policies cannot be compared.
     return tuple(sorted(policies, key=lambda each: each[0])), tuple(sorted(refused))
 
 
@@ -163,7 +166,7 @@ def _forget(known: Known) -> None:
 
 
 def _read(app: Flask) -> Policy | None:
-    """Return the policy that the config of *app* makes now, which is its policy from now on; None if it is wrong."""
+    """Read the config of *app*. Return the policy that it makes, from now on the app's; None if the config is wrong."""
     while True:
         known = _state.known.get(id(app)) or _meet(app)
         if known is None or known.errors:
@@ -171,27 +174,28 @@ def _read(app: Flask) -> Policy | None:
         try:
             policy = resolve(known.keywords, app.config, os.environ)
         except Exception as error:
-            # Not only a `PolicyError`: what a config returns is the user's. Nothing may be raised from a start().
+            # Any error, not only a `PolicyError`, because the config may return objects of the application's own. It is
+            # not raised, because this may be called by start().
             _refuse(app, known, text_of(error))
             return None
-        # Another thread may have been faster: its result is the same.
+        # If another thread was faster, use its policy, which is equal.
         policy = t.cast(Policy, app.extensions.setdefault(EXTENSION, policy))
         if _state.known.get(id(app)) is known:
             return policy
-        # The library was switched meanwhile, by another thread or by a signal handler in this one.
+        # Another thread, or a signal handler in this one, has switched the library meanwhile. Read the config again.
         if app.extensions.get(EXTENSION) is policy:
             app.extensions.pop(EXTENSION, None)
 
 
 def _meet(app: Flask) -> Known | None:
-    """Return what is known of *app*, which `enable` meets for the first time; None if that is not in force."""
+    """Note that `enable` applies to *app*, and return the note; None if `enable` is not in force."""
     keywords = _state.keywords
     while keywords is not None:
         known = _state.known.setdefault(id(app), _known(app, keywords, installed=False))
         if known.installed or _state.keywords is keywords:
             own_code.adopt(app.import_name)
             return known
-        # enable() or disable() was called meanwhile, and may have missed this app.
+        # enable() or disable() was called meanwhile, and may not have seen this app.
         _forget(known)
         keywords = _state.keywords
     return None
@@ -199,10 +203,10 @@ def _meet(app: Flask) -> Known | None:
 
 def _refuse(app: Flask, known: Known, error: str) -> None:
     known.errors.append(error)
-    if known.errors[0] is error:  # else another thread has said so
+    if known.errors[0] is error:  # Otherwise another thread has logged it.
         log(
             logging.ERROR,
             "The threads of %s do not inherit its context: %s Correct the option, and restart or install again.",
-            shown(app),
+            safe_repr(app),
             error,
         )

@@ -12,7 +12,7 @@ from . import entries, flask_context, g_class
 from .clean_context import clean_context
 from .flask_context import FLASKS_G, MARK
 from .log import log
-from .names import shown
+from .names import safe_repr
 from .policy import Policy
 from .snapshot import NO_ENTRIES, NONE_LEFT_OUT, Snapshot
 from .visibility import parents
@@ -73,4 +73,4 @@ def _read_body(request: t.Any) -> None:
         setattr(request, _UNREADABLE, True)
         # The request's repr has method and URL as the client has sent them.
         message = "preload: reading the body of %s failed; the thread starts without it."
-        log(logging.WARNING, message, shown(request), exc_info=True)
+        log(logging.WARNING, message, safe_repr(request), exc_info=True)

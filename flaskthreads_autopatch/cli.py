@@ -1,4 +1,4 @@
-"""The command line: ``run`` a command with the library switched on, show the ``status``, ask the ``doctor``."""
+"""The command line: ``run`` enables the library for a command, ``status`` reports on it, and ``doctor`` tests it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import typing as t
 
 import click
 
-from .environment import VARIABLE, says_no
+from .environment import VARIABLE, has_kill_switch
 
 if t.TYPE_CHECKING:
     from flask import Flask
 
 STARTUP_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "startup")
-"""On ``PYTHONPATH``, it switches the library on in every Python that starts."""
+"""The folder which, on ``PYTHONPATH``, enables the library in every Python that starts."""
 
 
 @click.group(name="flaskthreads-autopatch")
@@ -30,12 +30,12 @@ def main() -> None:
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(command: tuple[str, ...]) -> None:
-    """Start COMMAND, and whatever it starts, with the library switched on.
+    """Start COMMAND, and every process that it starts, with the library enabled.
 
     The options are set by environment variables, such as FLASKTHREADS_AUTOPATCH_SHARE=1. With FLASKTHREADS_AUTOPATCH=0
     the command is started as it is without the launcher.
     """
-    # Python ignores these from its start, and what is ignored stays so in the command.
+    # Python ignores these signals from its start, and the command would inherit that.
     for name in ("SIGPIPE", "SIGXFSZ"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
@@ -53,11 +53,12 @@ def run(command: tuple[str, ...]) -> None:
 
 
 def launch_environment(environ: t.Mapping[str, str]) -> dict[str, str]:
-    """Return *environ* with the variable set, and the start-up folder first on PYTHONPATH.
+    """Return *environ* with FLASKTHREADS_AUTOPATCH set, and the start-up folder first on PYTHONPATH.
 
-    With the kill switch it is returned as it is. The command reads that, even if this process runs under ``-E``.
+    With the kill switch, *environ* is returned as it is. It is looked for even if this process runs with ``-E``,
+    because the command itself reads the environment.
     """
-    if says_no(environ):
+    if has_kill_switch(environ):
         return dict(environ)
     path = environ.get("PYTHONPATH", "")
     folders = [folder for folder in path.split(os.pathsep) if folder != STARTUP_FOLDER] if path else []
@@ -72,7 +73,7 @@ _app = click.option("--app", metavar="IMPORT", help="The Flask app or factory, a
 @_app
 @_as_json
 def status_command(app: str | None, as_json: bool) -> None:
-    """Show what is switched on, with which configuration, and what lies on each patch point."""
+    """Show whether the library is enabled, for which apps, with which options, and the layers of each patch point."""
     _status(None if app is None else _load(app), as_json)
 
 
@@ -80,20 +81,20 @@ def status_command(app: str | None, as_json: bool) -> None:
 @_app
 @_as_json
 def doctor_command(app: str | None, as_json: bool) -> None:
-    """Show the status, and test in an app context of the app that threads inherit it. Exit 0 only if all is well."""
+    """Show the status, and test that threads inherit an app context of the app. Exit 0 only if nothing is wrong."""
     _doctor(_app_without_routes() if app is None else _load(app), as_json)
 
 
 @click.group("autopatch")
 def flask_commands() -> None:
-    """Threads inherit the app context: status, doctor."""
+    """Show or test how threads inherit the app context."""
 
 
 @flask_commands.command("status")
 @_as_json
 @click.pass_context
 def flask_status(ctx: click.Context, as_json: bool) -> None:
-    """Show what is switched on for this app, and what lies on each patch point."""
+    """Show whether the library is enabled for this app, with which options, and the layers of each patch point."""
     _status(_loaded_by_flask(ctx), as_json)
 
 
@@ -101,7 +102,7 @@ def flask_status(ctx: click.Context, as_json: bool) -> None:
 @_as_json
 @click.pass_context
 def flask_doctor(ctx: click.Context, as_json: bool) -> None:
-    """Show the status, and test in an app context of this app that threads inherit it. Exit 0 only if all is well."""
+    """Show the status, and test that threads inherit an app context of this app. Exit 0 only if nothing is wrong."""
     _doctor(_loaded_by_flask(ctx), as_json)
 
 
@@ -124,7 +125,7 @@ def _app_without_routes() -> Flask:
 
 
 def _status(app: Flask | None, as_json: bool) -> None:
-    # The app has been loaded for what it does to the process: it may call install().
+    # The app itself is not used. It has been loaded because its module or factory may call install().
     from . import doctor
     from .switch import status
 
@@ -139,7 +140,7 @@ def _doctor(app: Flask, as_json: bool) -> None:
     from .switch import status
 
     checks = doctor.self_test(app)
-    # After the self-test: only then has enable() met the app.
+    # The status is read after the self-test, because enable() applies to an app from its first capture on.
     found = status()
     problems = doctor.problems(app, found, checks)
     if as_json:

@@ -18,7 +18,7 @@ from flask import Flask, current_app, g, has_app_context
 
 from . import own_code
 from .environment import VARIABLE
-from .policy import OPTIONS, Policy
+from .policy import DEFAULTS, Policy
 from .replay import is_inherited
 from .switch import Status, policy_for
 
@@ -87,7 +87,7 @@ def as_data(status: Status) -> dict[str, t.Any]:
     """*status*, for JSON: each option of a policy with its source."""
 
     def options(policy: Policy) -> dict[str, t.Any]:
-        return {name: {"value": getattr(policy, name), "source": policy.source(name)} for name in OPTIONS}
+        return {name: {"value": getattr(policy, name), "source": policy.source(name)} for name in DEFAULTS}
 
     apps = [{"name": name, "policy": options(policy)} for name, policy in status.apps]
     refused = [{"name": name, "error": error} for name, error in status.refused]
@@ -136,7 +136,7 @@ def _on(flag: bool) -> str:
 
 def _policy_lines(title: str, policy: Policy) -> Iterator[str]:
     yield f"Configuration of {title}:"
-    for option in OPTIONS:
+    for option in DEFAULTS:
         yield f"  {option} = {getattr(policy, option)!r} ({policy.source(option)})"
 
 

@@ -1,6 +1,7 @@
-"""The variable that switches the library on, how a yes and a no are written, and how a process is told of a mistake.
+"""The environment variables that enable the library, and reports of a mistake in the environment.
 
-Imported at interpreter start, in every process that sees the start-up file: it imports nothing that is not there yet.
+This module is imported at interpreter start, in every process that runs the start-up file. It therefore imports only
+modules that every Python has imported by then.
 """
 
 from __future__ import annotations
@@ -13,43 +14,55 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 VARIABLE = "FLASKTHREADS_AUTOPATCH"
-DUMP_SIGNAL = f"{VARIABLE}_DUMP_SIGNAL"
+DUMP_SIGNAL_VARIABLE = f"{VARIABLE}_DUMP_SIGNAL"
 
-WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-"""In any case, with or without blanks around."""
+BOOLEAN_WORDS = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+"""The words for True and False. They are read in upper or lower case, with or without blanks around them."""
 
 
-def is_wanted(otherwise: bool) -> bool:
-    """What the variable says; *otherwise* if it is not set, or empty. A wrong value is said on stderr, and is a no.
+def is_enabled_by_environment(default: bool) -> bool:
+    """Return whether the environment enables the library, or *default* if the variable is unset or empty.
 
-    It is not read where Python was told, by ``-E`` or ``-I``, that the environment switches nothing.
+    An invalid value is reported on stderr and counts as false. With ``python -E`` or ``-I`` the variable is ignored.
     """
     if sys.flags.ignore_environment:
         return False
-    value = os.environ.get(VARIABLE, "").strip()
-    if not value:
-        return otherwise
-    wanted = WORDS.get(value.lower())
-    if wanted is None:
-        say(f"{VARIABLE}={os.environ[VARIABLE]!r} (environment): allowed are {' '.join(WORDS)}. Nothing is patched.")
+    text = os.environ.get(VARIABLE, "")
+    if not text.strip():
+        return default
+    is_enabled = BOOLEAN_WORDS.get(text.strip().lower())
+    if is_enabled is None:
+        allowed = one_of([*BOOLEAN_WORDS])
+        print_to_stderr(f"{VARIABLE} must be {allowed}, not {text!r} (set in the environment). Nothing is patched.")
         return False
-    return wanted
+    return is_enabled
 
 
-def says_no(environ: Mapping[str, str]) -> bool:
-    """Return whether *environ* holds the operator's kill switch: ``FLASKTHREADS_AUTOPATCH=0``, and no wrong value."""
-    return WORDS.get(environ.get(VARIABLE, "").strip().lower()) is False
+def has_kill_switch(environ: Mapping[str, str]) -> bool:
+    """Return whether *environ* has the operator's kill switch, ``FLASKTHREADS_AUTOPATCH=0``."""
+    return BOOLEAN_WORDS.get(environ.get(VARIABLE, "").strip().lower()) is False
 
 
-def is_killed() -> bool:
-    """Return whether the kill switch is set for this process, now. As `is_wanted`, it is not read under ``-E``."""
-    return not sys.flags.ignore_environment and says_no(os.environ)
+def is_kill_switch_on() -> bool:
+    """Return whether this process has the kill switch. With ``python -E`` or ``-I`` the variable is ignored."""
+    return not sys.flags.ignore_environment and has_kill_switch(os.environ)
 
 
-def say(sentence: str) -> None:
-    """One line on stderr, if there is one: nothing that is wrong in the environment may take a process down."""
+def one_of(words: list[str]) -> str:
+    """Return *words* as the end of a sentence: ``a, b or c``."""
+    return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def print_to_stderr(sentence: str) -> None:
+    """Print *sentence* as one line on stderr, if there is one. Does not raise.
+
+    A mistake in the environment must not take a process down.
+    """
     try:
         if sys.stderr is not None:
             sys.stderr.write(f"flaskthreads_autopatch: {sentence}\n")
     except Exception:
-        pass  # It is closed, or the application's own and broken. There is no other place to report it.
+        pass  # It is closed, or it is the application's own and broken. There is no other place for the report.

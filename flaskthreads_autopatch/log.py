@@ -13,7 +13,7 @@ import typing as t
 
 from flask import Flask
 
-from .environment import say
+from .environment import print_to_stderr
 from .names import printable, text_of
 from .suppression import suppress_inheritance
 
@@ -32,7 +32,9 @@ def log(level: int, message: str, *args: object, app: Flask | None = None, exc_i
             chosen.log(level, message, *args, exc_info=exc_info or None, stacklevel=2)
         except Exception as error:
             about = "" if logged is None else f" {text_of(logged)}"
-            say(f"Logging failed with {text_of(error)}. The message was: {_formatted(message, args)}{about}")
+            print_to_stderr(
+                f"Logging failed with {text_of(error)}. The message was: {_formatted(message, args)}{about}"
+            )
 
 
 def _formatted(message: str, args: tuple[object, ...]) -> str:

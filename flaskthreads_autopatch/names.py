@@ -23,7 +23,7 @@ def name_of_callable(fn: object) -> str:
         return f"a {type(fn).__qualname__}"
 
 
-def shown(value: object) -> str:
+def safe_repr(value: object) -> str:
     """Return the `repr` of *value*, ready to be printed. Does not raise."""
     try:
         return printable(repr(value))

@@ -1,4 +1,4 @@
-"""What is inherited, and by whom: the options, where they come from, and the questions they answer."""
+"""The options: where they are read, what is allowed, and which values, threads and tasks they exclude."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from fnmatch import fnmatchcase
 
 from . import catalogue, own_code, who_inherits
 from .by_identity import Cache, remember
-from .environment import DUMP_SIGNAL, VARIABLE, WORDS
-from .names import mro_of, path_of_class
+from .environment import BOOLEAN_WORDS, DUMP_SIGNAL_VARIABLE, VARIABLE, one_of
+from .names import mro_of, path_of_class, safe_repr
 
 PREFIX = f"{VARIABLE}_"
-"""Before an option's name, in capitals, in Flask's config and in the environment."""
+"""The name of an option in Flask's config and in the environment is this, and then the option in capitals."""
 
 KEYWORD, CONFIG, ENVIRONMENT, DEFAULT = "keyword", "Flask config", "environment", "default"
+_WHERE_SET = {KEYWORD: "by keyword", CONFIG: "in the Flask config", ENVIRONMENT: "in the environment"}
 
 
 class PolicyError(ValueError):
-    """An option is wrong. The message names the option, its value, and what is allowed.
+    """A wrong option. The message names the option or the variable, what is allowed, the value, and where it was set.
 
-    ``source`` says where the option was read: ``"keyword"``, ``"Flask config"`` or ``"environment"``.
+    ``source`` is where the option was read: ``"keyword"``, ``"Flask config"`` or ``"environment"``.
     """
 
     def __init__(self, message: str, source: str) -> None:
@@ -34,10 +35,10 @@ class PolicyError(ValueError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Policy:
-    """The settings for one app, or for the process.
+    """The options of one app, or of the process.
 
-    Each is read, in this order, from a keyword of `install` or `enable`, from Flask's config
-    (``FLASKTHREADS_AUTOPATCH_SHARE``), from the environment (under the same name). Raises `PolicyError`.
+    An option is read from the first of these places in which it is set: a keyword of `install` or `enable`, Flask's
+    config (``FLASKTHREADS_AUTOPATCH_SHARE``), the environment (under the same name). Raises `PolicyError`.
     """
 
     share: bool = False
@@ -63,11 +64,11 @@ class Policy:
     _sources: Mapping[str, str] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name in OPTIONS:
-            object.__setattr__(self, name, _parse(name, getattr(self, name), KEYWORD))
+        for option in DEFAULTS:
+            object.__setattr__(self, option, _parse(option, getattr(self, option), KEYWORD))
 
     def source(self, option: str) -> str | None:
-        """Where *option* was read, as `PolicyError.source`, or ``"default"``; None in a policy that was not read."""
+        """Return where *option* was read, as in `PolicyError`, or ``"default"``; None if nothing was read."""
         return self._sources.get(option)
 
     def why_entry_not_inherited(self, name: str, cls: type) -> str | None:
@@ -77,7 +78,7 @@ class Policy:
         if not self.exclude:
             return _why_in_catalogue(cls)
         for pattern in self.exclude:
-            # A key of g's __dict__ may be no text.
+            # The __dict__ of g may have keys that are not strings.
             if ":" not in pattern and isinstance(name, str) and fnmatchcase(name, pattern):
                 return f"excluded by {pattern!r}"
         return self.why_thread_bound(cls)
@@ -142,91 +143,109 @@ class Options(t.TypedDict, total=False):
 
 
 def resolve(keywords: Mapping[str, t.Any], config: Mapping[str, t.Any], environ: Mapping[str, str]) -> Policy:
-    """The policy that the three places make together. Raises `PolicyError`."""
-    read = {
-        ENVIRONMENT: _prefixed(environ, ENVIRONMENT),
-        CONFIG: _prefixed(config, CONFIG),
-        KEYWORD: {name: _parse(name, value, KEYWORD) for name, value in keywords.items()},
+    """Return the policy that keywords, config and environment make together. Raises `PolicyError`."""
+    by_source = {
+        ENVIRONMENT: _read_options(environ, ENVIRONMENT),
+        CONFIG: _read_options(config, CONFIG),
+        KEYWORD: {option: _parse(option, value, KEYWORD) for option, value in keywords.items()},
     }
     options: dict[str, t.Any] = {}
-    sources = dict.fromkeys(OPTIONS, DEFAULT)
-    for source, found in read.items():
-        options |= found
-        sources |= dict.fromkeys(found, source)
+    sources = dict.fromkeys(DEFAULTS, DEFAULT)
+    for source, values in by_source.items():
+        options |= values
+        sources |= dict.fromkeys(values, source)
     policy = Policy(**options)
     object.__setattr__(policy, "_sources", sources)
     return policy
 
 
-def _prefixed(mapping: Mapping[str, t.Any], source: str) -> dict[str, t.Any]:
-    # A config may have keys that are no text.
+def _read_options(mapping: Mapping[str, t.Any], source: str) -> dict[str, t.Any]:
+    # A config may have keys that are not strings.
     keys = [key for key in list(mapping) if isinstance(key, str) and key.startswith(PREFIX) and mapping[key] != ""]
     if source == ENVIRONMENT:
-        keys = [key for key in keys if key != DUMP_SIGNAL]  # of the process, and no option
-    return {(name := key.removeprefix(PREFIX).lower()): _parse(name, mapping[key], source, key) for key in keys}
+        keys = [key for key in keys if key != DUMP_SIGNAL_VARIABLE]  # It is read elsewhere, and is not an option.
+    return {(option := key.removeprefix(PREFIX).lower()): _parse(option, mapping[key], source, key) for key in keys}
 
 
-def _parse(name: str, value: t.Any, source: str, shown: str | None = None) -> t.Any:
-    """The value of one option as the policy holds it. A keyword is taken as it is; text is read."""
-    if name not in OPTIONS:
-        allowed = f"the options are {', '.join(sorted(OPTIONS))}"
-    elif isinstance(OPTIONS[name], bool):
-        if source != KEYWORD:
-            value = WORDS.get(str(value).strip().lower(), value)
+def _parse(option: str, given: t.Any, source: str, key: str | None = None) -> t.Any:
+    """Return what the policy stores for the *given* value of *option*. Raises `PolicyError`.
+
+    Text in the config and in the environment is converted. *key* is the name of the option there.
+    """
+    if option not in DEFAULTS:
+        raise PolicyError(
+            f"{key or option} is not an option (set to {safe_repr(given)} {_WHERE_SET[source]})."
+            f" The options are {', '.join(sorted(DEFAULTS))}.",
+            source,
+        )
+    is_text = source != KEYWORD and isinstance(given, str)
+    if isinstance(DEFAULTS[option], bool):
+        value = given if source == KEYWORD else BOOLEAN_WORDS.get(str(given).strip().lower(), given)
         if isinstance(value, bool):
             return value
-        allowed = "allowed are True and False" if source == KEYWORD else f"allowed are {' '.join(WORDS)}"
-    elif OPTIONS[name] is None:
-        number = _number(value, source)
-        if value is None or number is not None:
-            return number
-        allowed = "allowed is a number of seconds above 0" + (", or None" if source != ENVIRONMENT else "")
+        allowed = _BOOLEANS[source]
+    elif DEFAULTS[option] is None:
+        seconds = _seconds(given, is_text)
+        if given is None or seconds is not None:
+            return seconds
+        allowed = "a number of seconds above 0" + (" or None" if source != ENVIRONMENT else "")
     else:
-        if source != KEYWORD and isinstance(value, str):
-            value = [part.strip() for part in value.split(",") if part.strip()]
-        is_list = isinstance(value, (tuple, list, set, frozenset)) and all(isinstance(x, str) and x for x in value)
-        if is_list and (name != "own" or all(map(_MODULE.fullmatch, value))):
-            return tuple(value)
-        if name == "own":
-            example = "own=['acme_common']" if source == KEYWORD else f"{PREFIX}OWN=acme_common"
-            raise PolicyError(
-                f"own must be a list of the names of packages as they are imported, with * and ?, not {value!r} (set by"
-                f" {source}). Write for example {example}.",
-                source,
-            )
-        allowed = "allowed is a tuple of patterns" if source == KEYWORD else "allowed are patterns, comma separated"
-    raise PolicyError(f"{shown or name}={value!r} ({source}): {allowed}.", source)
+        patterns = [part.strip() for part in given.split(",") if part.strip()] if is_text else given
+        description, regex, examples = _PATTERNS[option]
+        if isinstance(patterns, (tuple, list, set, frozenset)) and all(
+            isinstance(pattern, str) and regex.fullmatch(pattern) for pattern in patterns
+        ):
+            return tuple(patterns)
+        if source == KEYWORD:
+            allowed = f"a list or tuple of {description} (such as {examples})"
+        else:
+            allowed = f"{description} with commas between them (such as {', '.join(examples)})"
+    raise PolicyError(f"{key or option} must be {allowed}, not {safe_repr(given)} (set {_WHERE_SET[source]}).", source)
 
 
-def _number(value: t.Any, source: str) -> float | None:
-    """*value* as a number of seconds; None if it is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float) if source == KEYWORD else (int, float, str)):
+def _seconds(given: t.Any, is_text: bool) -> float | None:
+    """Return *given* as a number of seconds above 0; None if it is not such a number."""
+    if isinstance(given, bool) or not (is_text or isinstance(given, (int, float))):
         return None
     try:
-        number = float(value)
+        seconds = float(given)
     except (ValueError, OverflowError):
         return None
-    return number if number > 0 and math.isfinite(number) else None
+    return seconds if seconds > 0 and math.isfinite(seconds) else None
 
 
-_MODULE = re.compile(r"([\w.*?]|\[!?[\w-]+\])+")
-"""The name of a module, or an fnmatch pattern for one; neither ``module:qualname`` nor the name of a file."""
+DEFAULTS: dict[str, t.Any] = {field.name: field.default for field in dataclasses.fields(Policy) if field.init}
+"""The default of each option."""
 
-OPTIONS: dict[str, t.Any] = {field.name: field.default for field in dataclasses.fields(Policy) if field.init}
-"""The defaults, by name."""
-CONFIG_KEYS = tuple(f"{PREFIX}{name.upper()}" for name in OPTIONS)
-"""The keys of the options in Flask's config, and in the environment."""
+CONFIG_KEYS = tuple(f"{PREFIX}{option.upper()}" for option in DEFAULTS)
+"""The name of each option in Flask's config, and in the environment."""
 
-_catalogued: Cache[int, str | None] = {}
-"""By the id of a class: asked for each entry of ``g``. (An app factory may make a class for every app.)"""
+_BOOLEANS = {
+    KEYWORD: "True or False",
+    CONFIG: one_of(["True", "False", *BOOLEAN_WORDS]),
+    ENVIRONMENT: one_of([*BOOLEAN_WORDS]),
+}
+"""The allowed values of an option that is True or False."""
+
+_ANY_TEXT = re.compile(r"(?s).+")
+_PACKAGE = re.compile(r"([\w.*?]|\[!?[\w-]+\])+")  # Neither ``module:qualname`` nor the name of a file.
+_PATTERNS = {
+    "exclude": ("patterns", _ANY_TEXT, ["token", "shop.models:Cart"]),
+    "ignore": ("patterns", _ANY_TEXT, ["shop.monitor", "shop.jobs:Watch"]),
+    "own": ("import names of packages", _PACKAGE, ["acme_common", "acme_*"]),
+}
+"""For each option that is a list of patterns: a description, what each pattern must match, and examples."""
+
+_thread_bound_reasons: Cache[int, str | None] = {}
+"""The reasons that the catalogue has for classes, by their ``id()``. They are looked up for each entry of ``g``."""
 
 
 def _why_in_catalogue(cls: type) -> str | None:
     try:
-        return _catalogued[id(cls)][0]
+        return _thread_bound_reasons[id(cls)][0]
     except KeyError:
-        known = (catalogue.THREAD_BOUND_TYPES.get(path) for path in _class_paths(cls))
-        return remember(_catalogued, id(cls), next(filter(None, known), None), cls)
+        reasons = (catalogue.THREAD_BOUND_TYPES.get(path) for path in _class_paths(cls))
+        return remember(_thread_bound_reasons, id(cls), next(filter(None, reasons), None), cls)
 
 
 def _class_paths(cls: type) -> Iterator[str]:

@@ -16,8 +16,8 @@ from . import __version__, app_policies, own_code
 from .app_policies import EXTENSION as EXTENSION
 from .app_policies import policy_for as policy_for
 from .app_policies import policy_or_default as policy_or_default
-from .environment import is_killed, say
-from .names import shown
+from .environment import is_kill_switch_on, print_to_stderr
+from .names import safe_repr
 from .policy import Options, Policy, PolicyError, resolve
 from .suppression import THREADS_INHERIT_CONTEXT
 from .visibility import dump_signal, parents
@@ -188,7 +188,7 @@ def status() -> Status:
             gil=getattr(sys, "_is_gil_enabled", lambda: True)(),
             thread_inherit_context=THREADS_INHERIT_CONTEXT,
             refused=refused,
-            kill_switch=is_killed(),
+            kill_switch=is_kill_switch_on(),
         )
 
 
@@ -218,20 +218,22 @@ def _settle() -> None:
 def _resolved(keywords: Options) -> Policy | None:
     """Return the policy that *keywords* and the environment make; None if the environment keeps the library off."""
     resolve(keywords, {}, {})  # A wrong keyword is the program's mistake: it is raised whatever the environment says.
-    if is_killed():
+    if is_kill_switch_on():
         return None
     try:
         return resolve(keywords, {}, os.environ)
     except PolicyError as error:
         # A typo in the environment must not take a process down.
-        say(f"{error} Nothing is patched.")
+        print_to_stderr(f"{error} Nothing is patched.")
         return None
 
 
 def _flask_app(app: Flask, called: str) -> Flask:
     found: object = real(app)
     if not isinstance(found, Flask):
-        raise TypeError(f"{called}() takes the Flask app itself, not {shown(found)}. Call it where the app is made.")
+        raise TypeError(
+            f"{called}() takes the Flask app itself, not {safe_repr(found)}. Call it where the app is made."
+        )
     return found
 
 

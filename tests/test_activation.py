@@ -14,7 +14,7 @@ import pytest
 
 import flaskthreads_autopatch
 from flaskthreads_autopatch.cli import STARTUP_FOLDER
-from flaskthreads_autopatch.environment import is_wanted
+from flaskthreads_autopatch.environment import is_enabled_by_environment
 
 from .processes import EXAMPLE, IS_ON, environment, python, run
 
@@ -39,21 +39,21 @@ def test_both_start_up_files_chain_alike():
 @pytest.mark.parametrize("word", ["1", "true", "YES", " On "])
 def test_a_yes(word, monkeypatch):
     monkeypatch.setenv("FLASKTHREADS_AUTOPATCH", word)
-    assert is_wanted(otherwise=False)
+    assert is_enabled_by_environment(default=False)
 
 
 @pytest.mark.parametrize("word", ["0", "False", "no", " OFF "])
 def test_a_no(word, monkeypatch, capsys):
     monkeypatch.setenv("FLASKTHREADS_AUTOPATCH", word)
-    assert not is_wanted(otherwise=True)
+    assert not is_enabled_by_environment(default=True)
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("word", ["", " "])
 def test_neither(word, monkeypatch):
     monkeypatch.setenv("FLASKTHREADS_AUTOPATCH", word)
-    assert is_wanted(otherwise=True)
-    assert not is_wanted(otherwise=False)
+    assert is_enabled_by_environment(default=True)
+    assert not is_enabled_by_environment(default=False)
 
 
 @pytest.mark.parametrize("word, on", [("Yes", True), ("off", False), ("", False)])
@@ -73,7 +73,8 @@ def test_without_the_variable_nothing_happens():
 def test_a_wrong_value_is_one_line_and_nothing_is_patched(name, value):
     done = python(IS_ON, **ON | {name: value})
     assert (done.stdout, done.returncode) == ("False\n", 0)
-    assert done.stderr.startswith(f"flaskthreads_autopatch: {name}='{value}' (environment): ")
+    assert done.stderr.startswith(f"flaskthreads_autopatch: {name} must be 1, true, yes, on, 0, false, no or off, ")
+    assert done.stderr.endswith(f"not '{value}' (set in the environment). Nothing is patched.\n")
     assert done.stderr.count("\n") == 1
 
 
@@ -223,7 +224,8 @@ def test_the_kill_switch_wins_over_code_where_a_start_up_file_reads_it(word, on)
 def test_a_misspelt_kill_switch_is_one_line_where_it_is_read_and_wins_over_nothing():
     done = python(ENABLE, **ON | {"FLASKTHREADS_AUTOPATCH": "offf"})
     assert done.stdout == "True False\n"
-    assert done.stderr.startswith("flaskthreads_autopatch: FLASKTHREADS_AUTOPATCH='offf' (environment): ")
+    assert done.stderr.startswith("flaskthreads_autopatch: FLASKTHREADS_AUTOPATCH must be ")
+    assert "not 'offf' (set in the environment)" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

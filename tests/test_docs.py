@@ -103,8 +103,8 @@ def test_help_explains_a_signal(name: str) -> None:
 
 def test_every_environment_variable_is_listed_in_one_place() -> None:
     rows = re.findall(r"^\| `(FLASK\w+)` \|", (pages.ROOT / "docs" / "options.md").read_text(), re.MULTILINE)
-    options = [f"{policy.PREFIX}{name.upper()}" for name in policy.OPTIONS]
-    assert rows == [environment.VARIABLE, *options, environment.DUMP_SIGNAL]
+    options = [f"{policy.PREFIX}{name.upper()}" for name in policy.DEFAULTS]
+    assert rows == [environment.VARIABLE, *options, environment.DUMP_SIGNAL_VARIABLE]
 
 
 def test_every_test_that_a_page_names_is_there() -> None:

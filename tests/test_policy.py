@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import typing as t
 
@@ -62,37 +61,84 @@ def test_numbers_from_prefixed_environment_are_read() -> None:
     assert resolve({}, {"FLASKTHREADS_AUTOPATCH_SHARE": 1}, {}).share is True
 
 
-WRONG: list[tuple[dict[str, t.Any], dict[str, t.Any], tuple[str, ...]]] = [
-    ({"share": "yes"}, {}, ("share='yes'", "keyword", "True and False")),
-    ({"exclude": "db"}, {}, ("exclude='db'", "a tuple of patterns")),
-    ({"ignore": (1,)}, {}, ("ignore=(1,)", "a tuple of patterns")),
-    ({"exclude": ("",)}, {}, ("exclude=('',)",)),
-    ({"shair": True}, {}, ("shair=True", "the options are contextvars, exclude, ignore, own, preload, request, share")),
-    ({}, {"FLASKTHREADS_AUTOPATCH_SHARE": "maybe"}, ("FLASKTHREADS_AUTOPATCH_SHARE='maybe'", "Flask config", "1 true")),
-    ({}, {"FLASKTHREADS_AUTOPATCH_EXCLUDE": 5}, ("FLASKTHREADS_AUTOPATCH_EXCLUDE=5", "comma separated")),
-    ({}, {"FLASKTHREADS_AUTOPATCH_SHAIR": 1}, ("FLASKTHREADS_AUTOPATCH_SHAIR=1", "the options are")),
+OPTIONS = "contextvars, exclude, ignore, own, preload, request, share, warn_after"
+SHAIR = "FLASKTHREADS_AUTOPATCH_SHAIR"
+WORDS = "1, true, yes, on, 0, false, no or off"
+
+# Option and value, and what the message says before and after the value.
+BY_KEYWORD = [
+    ("share", "perhaps", "share must be True or False, not "),
+    ("request", None, "request must be True or False, not "),
+    ("exclude", "db", "exclude must be a list or tuple of patterns (such as ['token', 'shop.models:Cart']), not "),
+    ("exclude", ("",), "exclude must be a list or tuple of patterns (such as ['token', 'shop.models:Cart']), not "),
+    ("ignore", (1,), "ignore must be a list or tuple of patterns (such as ['shop.monitor', 'shop.jobs:Watch']), not "),
+    (
+        "own",
+        ["acme-common"],
+        "own must be a list or tuple of import names of packages (such as ['acme_common', 'acme_*']), not ",
+    ),
+    ("warn_after", "30", "warn_after must be a number of seconds above 0 or None, not "),
+]
+IN_CONFIG = [
+    ("SHARE", "maybe", f"SHARE must be True, False, {WORDS}, not "),
+    ("EXCLUDE", 5, "EXCLUDE must be patterns with commas between them (such as token, shop.models:Cart), not "),
+    ("WARN_AFTER", -1, "WARN_AFTER must be a number of seconds above 0 or None, not "),
+]
+IN_ENVIRONMENT = [
+    ("SHARE", "so-so", f"SHARE must be {WORDS}, not "),
+    (
+        "OWN",
+        "acme-common, acme",
+        "OWN must be import names of packages with commas between them (such as acme_common, acme_*), not ",
+    ),
+    ("WARN_AFTER", "soon", "WARN_AFTER must be a number of seconds above 0, not "),
 ]
 
 
-@pytest.mark.parametrize(("keywords", "config", "said"), WRONG, ids=lambda value: str(value)[:40])
-def test_a_wrong_option_is_named_with_its_value_and_what_is_allowed(
-    app: Flask, keywords: dict[str, t.Any], config: dict[str, t.Any], said: tuple[str, ...]
+@pytest.mark.parametrize(("option", "value", "message"), BY_KEYWORD)
+def test_a_wrong_keyword_is_named_with_what_is_allowed_its_value_and_its_source(
+    app: Flask, option: str, value: object, message: str
 ) -> None:
-    app.config.update(config)
+    keywords: t.Any = {option: value}
+    for call in (lambda: install(app, **keywords), lambda: enable(**keywords), lambda: Policy(**keywords)):
+        with pytest.raises(PolicyError) as caught:
+            call()
+        assert isinstance(caught.value, ValueError)
+        assert str(caught.value) == f"{message}{value!r} (set by keyword)."
+        assert caught.value.source == "keyword"
+        assert not is_enabled()
+
+
+@pytest.mark.parametrize(("option", "value", "message"), IN_CONFIG)
+def test_a_wrong_option_in_the_config_is_named_alike(option: str, value: object, message: str) -> None:
     with pytest.raises(PolicyError) as caught:
-        resolve(keywords, app.config, {})
-    assert isinstance(caught.value, ValueError)
-    for words in said:
-        assert words in str(caught.value)
+        resolve({}, {f"FLASKTHREADS_AUTOPATCH_{option}": value}, {})
+    assert str(caught.value) == f"FLASKTHREADS_AUTOPATCH_{message}{value!r} (set in the Flask config)."
+    assert caught.value.source == "Flask config"
+
+
+@pytest.mark.parametrize(("option", "value", "message"), IN_ENVIRONMENT)
+def test_a_wrong_option_in_the_environment_is_named_alike(option: str, value: str, message: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        resolve({}, {}, {f"FLASKTHREADS_AUTOPATCH_{option}": value})
+    assert str(caught.value) == f"FLASKTHREADS_AUTOPATCH_{message}{value!r} (set in the environment)."
+    assert caught.value.source == "environment"
+
+
+def test_an_option_that_does_not_exist_is_named_with_those_that_do(app: Flask) -> None:
+    keywords: t.Any = {"shair": True}
+    for call in (lambda: install(app, **keywords), lambda: enable(**keywords)):
+        with pytest.raises(PolicyError) as caught:
+            call()
+        assert str(caught.value) == f"shair is not an option (set to True by keyword). The options are {OPTIONS}."
     assert not is_enabled()
-    if keywords:
-        with pytest.raises(PolicyError, match=re.escape(str(caught.value))):
-            install(app, **keywords)
-        with pytest.raises(PolicyError):
-            enable(**keywords)
-        with pytest.raises((PolicyError, TypeError)):
-            Policy(**keywords)
-    assert not is_enabled()
+    for config, environ, where in (
+        ({SHAIR: 1}, {}, "1 in the Flask config"),
+        ({}, {SHAIR: "1"}, "'1' in the environment"),
+    ):
+        with pytest.raises(PolicyError) as caught:
+            resolve({}, config, environ)
+        assert str(caught.value) == f"{SHAIR} is not an option (set to {where}). The options are {OPTIONS}."
 
 
 def test_a_wrong_option_in_the_environment_is_one_line_and_nothing_is_patched(
@@ -103,7 +149,8 @@ def test_a_wrong_option_in_the_environment_is_one_line_and_nothing_is_patched(
         switch_on()
         assert not is_enabled()
         (line,) = capsys.readouterr().err.splitlines()
-        assert "FLASKTHREADS_AUTOPATCH_SHARE='maybe' (environment)" in line
+        sentence = f"FLASKTHREADS_AUTOPATCH_SHARE must be {WORDS}, not 'maybe' (set in the environment)."
+        assert line == f"flaskthreads_autopatch: {sentence} Nothing is patched."
 
 
 def test_thread_bound_types_are_matched_along_the_mro_without_an_import() -> None:

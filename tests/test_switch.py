@@ -216,10 +216,10 @@ def test_a_wrong_option_in_the_config_is_logged_once_and_that_app_inherits_nothi
         assert not inherits(app)
     [record] = [record for record in caplog.records if record.name == "flaskthreads_autopatch"]
     assert (record.levelname, record.exc_info) == ("ERROR", None)
-    error = f"PolicyError: FLASKTHREADS_AUTOPATCH_{option}={value!r} (Flask config)"
+    error = f"PolicyError: FLASKTHREADS_AUTOPATCH_{option} "
     assert record.getMessage().startswith(f"The threads of {app!r} do not inherit its context: {error}")
     [(name, refused)] = status().refused
-    assert name == "tests" and refused.startswith(error)
+    assert name == "tests" and refused.startswith(error) and f"{value!r} " in refused
     assert [name for name, _ in status().apps] == ["other"]
     assert inherits(other)
     # Correcting it is not enough: what is on does not change behind anybody's back.
@@ -254,9 +254,9 @@ def test_the_explicit_api_raises_for_a_wrong_option_in_the_config(
     with app.app_context():
         g.user, g.token = "alice", "s3cret"
         for _ in range(2):
-            with pytest.raises(PolicyError, match="FLASKTHREADS_AUTOPATCH_SHARE='maybe'"):
+            with pytest.raises(PolicyError, match=r"^FLASKTHREADS_AUTOPATCH_SHARE must be .* not 'maybe' "):
                 flaskthreads_autopatch.AppContextThread()
-            with pytest.raises(PolicyError, match="FLASKTHREADS_AUTOPATCH_SHARE='maybe'"):
+            with pytest.raises(PolicyError, match=r"^FLASKTHREADS_AUTOPATCH_SHARE must be .* not 'maybe' "):
                 flaskthreads_autopatch.copy_current_app_context(user)
         assert len(caplog.records) == 1
         # Corrected, it works, with the keywords that the app was given.
@@ -270,7 +270,8 @@ def test_a_wrong_option_in_the_environment_at_the_first_capture(
     install(app)
     monkeypatch.setenv(SHARE, "maybe")
     assert not inherits(app)
-    assert caplog.text.count("PolicyError: FLASKTHREADS_AUTOPATCH_SHARE='maybe' (environment)") == 1
+    assert caplog.text.count("PolicyError: FLASKTHREADS_AUTOPATCH_SHARE must be 1, ") == 1
+    assert "not 'maybe' (set in the environment)" in caplog.text
 
 
 def test_a_refused_app_is_held_weakly(caplog: pytest.LogCaptureFixture) -> None:
@@ -399,7 +400,7 @@ def test_with_the_kill_switch_a_mistake_in_the_program_is_still_one(
 ) -> None:
     monkeypatch.setenv("FLASKTHREADS_AUTOPATCH", "0")
     monkeypatch.setenv("FLASKTHREADS_AUTOPATCH_PRELOAD", "maybe")
-    with pytest.raises(PolicyError, match="share='maybe'"):
+    with pytest.raises(PolicyError, match=r"^share must be .* not 'maybe' "):
         install(app, share="maybe")
     with pytest.raises(PolicyError, match="shair"):
         enable(shair=True)

@@ -9,7 +9,7 @@ import typing as t
 from contextlib import suppress
 from types import FrameType
 
-from ..environment import DUMP_SIGNAL, say
+from ..environment import DUMP_SIGNAL_VARIABLE, print_to_stderr
 from ..names import text_of
 from .registry import table
 
@@ -48,23 +48,25 @@ _handlers: list[_Handler] = []
 
 def install() -> None:
     """Set the handler, if the environment names a signal. A wrong name is reported in one line on stderr."""
-    name = os.environ.get(DUMP_SIGNAL, "").strip()
+    name = os.environ.get(DUMP_SIGNAL_VARIABLE, "").strip()
     # Set the handler again if another one has replaced it, as each worker of gunicorn does with --preload.
     if not name or any(t.cast(object, signal.getsignal(handler.number)) is handler for handler in _handlers):
         return
-    value = f"{os.environ[DUMP_SIGNAL]!r} (set in the environment)"
+    value = f"{os.environ[DUMP_SIGNAL_VARIABLE]!r} (set in the environment)"
     number = getattr(signal, f"SIG{name.upper().removeprefix('SIG')}", None)
     if not isinstance(number, signal.Signals):
-        _report(f"{DUMP_SIGNAL} must be the name of a signal of this system, such as USR1, not {value}.")
+        _report(f"{DUMP_SIGNAL_VARIABLE} must be the name of a signal of this system, such as USR1, not {value}.")
     elif (reason := _why_refused(number)) is not None:
-        _report(f"{DUMP_SIGNAL} must not be {value}, because {reason}. Use USR1 or USR2.")
+        _report(f"{DUMP_SIGNAL_VARIABLE} must not be {value}, because {reason}. Use USR1 or USR2.")
     elif threading.current_thread() is not threading.main_thread():
-        _report(f"{DUMP_SIGNAL}={value} has no effect, because the library is enabled outside of the main thread.")
+        _report(
+            f"{DUMP_SIGNAL_VARIABLE}={value} has no effect, because the library is enabled outside of the main thread."
+        )
     else:
         try:
             handler = _Handler(number)
         except (OSError, ValueError) as error:
-            _report(f"{DUMP_SIGNAL}={value} has no effect, because its handler cannot be set: {error}.")
+            _report(f"{DUMP_SIGNAL_VARIABLE}={value} has no effect, because its handler cannot be set: {error}.")
         else:
             for older in _handlers:
                 older.active = False  # The new handler may still call it, by way of the one that had replaced it.
@@ -97,7 +99,7 @@ def _why_refused(number: signal.Signals) -> str | None:
 
 
 def _report(sentence: str) -> None:
-    say(f"{sentence} No table is written on a signal.")
+    print_to_stderr(f"{sentence} No table is written on a signal.")
 
 
 def _write(text: str) -> None:
