@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from . import flask_context
-from .binding import BoundRun, bind, bind_once, bind_run, keep, kept
 from .capture import capture
 from .clean_context import clean_context
-from .lazy_map import current, map_lazily
+from .patching.bound import bind, bind_once
+from .patching.bound_run import BoundRun, bind_run, keep, kept, unbind_run
+from .patching.lazy_map import current, map_lazily
 from .snapshot import Snapshot
 from .suppression import THREADS_INHERIT_CONTEXT, P, R, suppress_inheritance
 from .switch import policy_or_default
@@ -63,7 +64,7 @@ class AppContextThread(threading.Thread):
             _start_clean(super().start)
         except Exception:
             if undo is not None:
-                undo()
+                unbind_run(self, undo)
             raise
 
 

@@ -25,7 +25,7 @@ from .visibility import dump_signal, parents
 if t.TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .layers import Layers
+    from .patching.layers import Layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,8 +275,8 @@ class _State:
         # fault lies there.
         if name != "patches":
             raise AttributeError(name)
-        from .layers import Layers
-        from .points import LATE_POINTS, POINTS
+        from .patching.layers import Layers
+        from .patching.points import LATE_POINTS, POINTS
 
         made = Layers(POINTS, LATE_POINTS, policy_for, self.lock)
         # Another thread, or a signal handler in this one, may have been faster.

@@ -15,7 +15,8 @@ import wrapt
 from flask import Flask
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch import flask_context, points
+from flaskthreads_autopatch import flask_context
+from flaskthreads_autopatch.patching import points
 
 T = t.TypeVar("T")
 

@@ -177,7 +177,7 @@ def test_a_wrapt_that_fails_is_one_line_and_flask_is_imported(tmp_path):
 def test_a_switch_that_fails_is_one_line_and_flask_is_imported(tmp_path):
     code = """
 import sys
-sys.modules["flaskthreads_autopatch.patches"] = None
+sys.modules["flaskthreads_autopatch.patching.futures"] = None
 import flask
 print(flask.Flask)
 """

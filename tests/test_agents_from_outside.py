@@ -43,7 +43,7 @@ def test_the_doctor_finds_all_well_and_names_the_agent(agent, both):
     done = run(*both, *DOCTOR, "--app", "shop:create_app", "--json", cwd=LEGACY, **QUIET)
     found = json.loads(done.stdout)
     assert (done.returncode, found["problems"]) == (0, [])
-    assert set(found["status"]["patch_points"][SUBMIT]) == {"flaskthreads_autopatch.patches", AGENTS[agent]}
+    assert set(found["status"]["patch_points"][SUBMIT]) == {"flaskthreads_autopatch.patching.futures", AGENTS[agent]}
 
 
 @pytest.mark.parametrize("agent", AGENTS)

@@ -178,7 +178,7 @@ def test_the_command_with_an_app_that_is_installed(tmp_path):
         "contextvars": {"value": False, "source": "default"},
         "warn_after": {"value": None, "source": "default"},
     }
-    assert found["status"]["patch_points"]["threading.Thread.start"] == ["flaskthreads_autopatch.threads"]
+    assert found["status"]["patch_points"]["threading.Thread.start"] == ["flaskthreads_autopatch.patching.threads"]
 
 
 def test_the_command_with_a_legacy_app():
@@ -244,7 +244,7 @@ def test_the_report_that_a_person_reads():
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"flaskthreads_autopatch {flaskthreads_autopatch.__version__}, python ")
     assert "  ignore = ('threading:Timer',) (environment)" in lines
-    assert "  threading.Thread.start: flaskthreads_autopatch.threads" in lines
+    assert "  threading.Thread.start: flaskthreads_autopatch.patching.threads" in lines
     assert "  thread: inherited, torn down, left behind: nothing" in lines
     assert "  timer: NOT inherited, NOT torn down, left behind: nothing" in lines
     assert lines[-1] == "A timer did not inherit the app context it was started in."

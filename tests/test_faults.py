@@ -30,7 +30,7 @@ from flask.signals import Namespace
 
 import flaskthreads_autopatch
 from flaskthreads_autopatch import AppContextThread, ThreadPoolWithAppContextExecutor, flask_context
-from flaskthreads_autopatch.binding import kept
+from flaskthreads_autopatch.patching.bound_run import kept
 from flaskthreads_autopatch.visibility import overdue
 
 from .conftest import changed

@@ -154,7 +154,8 @@ print("done")
 
 
 SWITCHING = """
-from flaskthreads_autopatch import app_policies, points
+from flaskthreads_autopatch import app_policies
+from flaskthreads_autopatch.patching import points
 import wrapt
 
 app, other = Flask("app"), Flask("other")

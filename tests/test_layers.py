@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flaskthreads_autopatch.layers import Layers, PatchPoint
+from flaskthreads_autopatch.patching.layers import Layers, PatchPoint
 
 LIMIT = 60
 """Seconds after which a test that hangs fails."""

@@ -14,7 +14,8 @@ import pytest
 from flask import Flask, g, has_app_context, request
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch import context_released, entries, is_inherited, log, patches, threads
+from flaskthreads_autopatch import context_released, entries, is_inherited, log
+from flaskthreads_autopatch.patching import threads, wrappers
 from flaskthreads_autopatch.visibility import overdue
 
 from .conftest import in_thread
@@ -148,7 +149,7 @@ def test_h36_a_capture_that_fails_cannot_be_logged_and_the_thread_starts(
     def fail(*args: object, **kwargs: object) -> t.NoReturn:
         raise LookupError("no snapshot for you")
 
-    for module in (patches, threads):
+    for module in (wrappers, threads):
         monkeypatch.setattr(module, "capture", fail)
     with installed.app_context():
         assert in_thread(look) == "nothing"

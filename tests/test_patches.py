@@ -28,18 +28,16 @@ from flask import Flask, g, request
 from flask.sessions import SecureCookieSessionInterface
 
 from flaskthreads_autopatch import (
-    binding,
     disable,
     enable,
     install,
     is_inherited,
-    patches,
-    points,
     suppress_inheritance,
 )
 from flaskthreads_autopatch import flask_context as fc
 from flaskthreads_autopatch.entries import _log_once
 from flaskthreads_autopatch.log import logger
+from flaskthreads_autopatch.patching import bound_run, points, wrappers
 
 from .conftest import collectable, in_thread
 
@@ -104,7 +102,7 @@ def test_h20_a_run_that_somebody_wrapped_between_init_and_start(installed: Flask
     assert seen == ["wrapped", "started"]
     # As somebody left it.
     assert thread.run is wrapped
-    assert binding.KEY not in vars(thread)
+    assert bound_run.KEY not in vars(thread)
 
 
 def test_h20_subclass_with_a_run_of_its_own(installed: Flask) -> None:
@@ -808,7 +806,7 @@ def test_a_logging_handler_that_submits_does_not_submit_for_ever(
     try:
         with installed.app_context(), ThreadPoolExecutor(1) as pool:
             if failing:
-                monkeypatch.setattr(patches, "capture", fail)
+                monkeypatch.setattr(wrappers, "capture", fail)
             else:
                 _log_once.cache_clear()
                 g._login_user = object()

@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch import is_inherited, layers, suppress_inheritance
-from flaskthreads_autopatch.layers import PatchPoint
-from flaskthreads_autopatch.points import POINTS
+from flaskthreads_autopatch import is_inherited, suppress_inheritance
+from flaskthreads_autopatch.patching import layers
+from flaskthreads_autopatch.patching.layers import PatchPoint
+from flaskthreads_autopatch.patching.points import POINTS
 from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
 from .conftest import BORN_WITH, attributes, changed

@@ -25,12 +25,12 @@ from flaskthreads_autopatch import (
     install,
     is_enabled,
     is_inherited,
-    points,
     status,
     switch,
     uninstall,
 )
-from flaskthreads_autopatch.layers import PatchPoint
+from flaskthreads_autopatch.patching import points
+from flaskthreads_autopatch.patching.layers import PatchPoint
 from flaskthreads_autopatch.switch import EXTENSION
 
 from .conftest import BORN_WITH, attributes, changed, in_thread
@@ -88,7 +88,7 @@ def test_status_names_our_layer_below_one_that_knows_it_by_its_bound_form() -> N
 
     threading.Thread.start = start  # type: ignore[method-assign]
     try:
-        assert status().patch_points["threading.Thread.start"] == [__name__, "flaskthreads_autopatch.threads"]
+        assert status().patch_points["threading.Thread.start"] == [__name__, "flaskthreads_autopatch.patching.threads"]
     finally:
         threading.Thread.start = ours  # type: ignore[method-assign]
 

@@ -49,7 +49,7 @@ def _ours_on_start() -> bool:
     import flaskthreads_autopatch
 
     layers = flaskthreads_autopatch.status().patch_points["threading.Thread.start"]
-    return flaskthreads_autopatch.is_enabled() and layers == ["flaskthreads_autopatch.threads"]
+    return flaskthreads_autopatch.is_enabled() and layers == ["flaskthreads_autopatch.patching.threads"]
 
 
 @contextmanager

@@ -14,7 +14,8 @@ import wrapt
 from flask import Flask, g
 
 import flaskthreads_autopatch as autopatch
-from flaskthreads_autopatch import binding, flask_context
+from flaskthreads_autopatch import flask_context
+from flaskthreads_autopatch.patching import bound_run
 
 NOWHERE = "127.0.0.1:1"
 
@@ -202,7 +203,7 @@ def report(kind: str, what: str, inherits: bool) -> None:
 
 
 def _look_at_start(wrapped: t.Any, thread: threading.Thread, args: t.Any, kwargs: t.Any) -> t.Any:
-    bound = binding.kept(thread)
+    bound = bound_run.kept(thread)
     target = getattr(thread, "_target", None) or getattr(thread, "function", None) or type(thread)
     report("thread", f"{target.__module__}:{target.__qualname__}", bound is not None and bound.snapshot is not None)
     return wrapped(*args, **kwargs)

@@ -16,7 +16,7 @@ from concurrent.futures.thread import ThreadPoolExecutor
 import wrapt
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch import points
+from flaskthreads_autopatch.patching import points
 
 VALUE = "carried"
 

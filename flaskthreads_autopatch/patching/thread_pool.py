@@ -12,14 +12,15 @@ import typing as t
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 
-from .binding import KEY, BoundCallable, BoundTask, Lease, bind_to, let_go
-from .flask_context import active
+from ..flask_context import active
+from ..replay import replay
+from ..snapshot import Snapshot
+from ..suppression import starting_workers
+from .bound import BoundCallable, BoundTask, Lease, bind_to, release
+from .bound_run import KEY
 from .layers import PatchPoint
-from .patches import Args, Kwargs, PolicyFor, Wrapped, snapshot_for
 from .reading import BoundItems, BoundSizedItems, read
-from .replay import replay
-from .snapshot import Snapshot
-from .suppression import starting_workers
+from .wrappers import Args, Kwargs, PolicyFor, Wrapped, snapshot_for
 
 Bound = tuple[BoundCallable, ...]
 
@@ -39,7 +40,7 @@ def _map(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwarg
         # The exception's traceback keeps what is bound alive. If a task raised it, all tasks have finished and the
         # snapshot can be released. If a signal handler raised it, some tasks may still have to run.
         if _comes_out_of_a_task(error):
-            let_go(*bound)
+            release(*bound)
         raise
 
 
@@ -80,7 +81,7 @@ def _map_async(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args,
 def _start(wrapped: Wrapped, args: Args, kwargs: Kwargs, bound: Bound) -> t.Any:
     result = wrapped(*args, **kwargs)
     if bound and getattr(result, "ready", bool)():
-        let_go(*bound)  # No callback is called for an empty list.
+        release(*bound)  # No callback is called for an empty list.
     return result
 
 
@@ -92,7 +93,7 @@ class BoundEnd(BoundTask):
     _self_others: tuple[BoundCallable, ...]
 
     def __call__(self, /, *args: t.Any, **kwargs: t.Any) -> t.Any:
-        let_go(*self._self_others)
+        release(*self._self_others)
         snapshot, self._self_snapshot = self._self_snapshot, None
         if snapshot is None:
             return self.__wrapped__(*args, **kwargs)
@@ -229,10 +230,10 @@ def _terminate(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args,
         return wrapped(*args, **kwargs)
     finally:
         # No task is started any more, and no callback called. A result that is kept, and has none, keeps all of them.
-        let_go(*list(getattr(pool, "__dict__", {}).get(KEY, {}).values()))
+        release(*list(getattr(pool, "__dict__", {}).get(KEY, {}).values()))
         for result in list(getattr(pool, "_cache", {}).values()):
             if type(end := getattr(result, "_callback", None)) is BoundEnd:
-                let_go(end, *end._self_others)
+                release(end, *end._self_others)
 
 
 def _lease(pool: t.Any, snapshot: Snapshot) -> Lease:

@@ -1,59 +1,21 @@
-"""The patch points: which attribute, which wrapper.
-
-Every wrapper has the same shape. Without an active app context, or with one whose app has no policy, it passes straight
-through. Else it takes a snapshot, unless the thread or callable is ignored, and binds it to what is going to run.
-
-wrapt gives None as the instance where somebody calls the attribute of the class with something else, or with nothing.
-"""
+"""`concurrent.futures`: the wrappers of ``submit()``, ``map()`` and ``add_done_callback()``, and what they bind."""
 
 from __future__ import annotations
 
-import logging
+import threading
 import typing as t
 from collections.abc import Callable
 from concurrent.futures.thread import ThreadPoolExecutor
 
-from flask import Flask
-from flask.ctx import AppContext
-
-from . import flask_context
-from .binding import BoundCallable, bind_callback, bind_once
-from .capture import capture
-from .flask_context import active, is_ending
+from .. import flask_context
+from ..flask_context import active
+from ..replay import replay
+from ..snapshot import Snapshot
+from ..suppression import starting_workers
+from .bound import BoundCallable, BoundTask, bind_once, bind_to
 from .layers import PatchPoint
 from .lazy_map import IS_LAZY, current, map_lazily, reading
-from .log import log
-from .policy import Policy
-from .snapshot import Snapshot
-from .suppression import is_suppressed, starting_workers
-
-Args = tuple[t.Any, ...]
-Kwargs = dict[str, t.Any]
-Wrapped = Callable[..., t.Any]
-PolicyFor = Callable[[Flask], "Policy | None"]
-"""Asked with the app of the active context: its policy, or None if nothing of it is inherited."""
-
-
-def snapshot_for(policy_for: PolicyFor, ctx: AppContext, fn: object, args: Args = ()) -> Snapshot | None:
-    """What *fn*, which is going to be called with *args*, inherits from *ctx*; None if nothing."""
-    if issubclass(type(fn), BoundCallable):  # isinstance() would ask for the user's __class__
-        return None
-    policy = policy_for(ctx.app)
-    if policy is None or is_suppressed() is True or is_ending(ctx):
-        return None
-    try:
-        return None if policy.why_task_not_inherited(fn, args) else capture(ctx, policy)
-    except Exception:
-        log_failure(fn)
-        return None
-
-
-def log_failure(what: object) -> None:
-    """Log the exception that is being handled: no snapshot could be taken for *what*."""
-    # Two arguments, because logging calls isinstance() on a single one, which may run the object's own __class__.
-    then = "which runs without one"
-    log(logging.ERROR, "No snapshot of the app context could be taken for %r, %s.", what, then, exc_info=True)
-
+from .wrappers import Args, Kwargs, PolicyFor, Wrapped, snapshot_for
 
 _prepare_context = getattr(ThreadPoolExecutor, "prepare_context", None)
 
@@ -108,29 +70,50 @@ def _add_done_callback(policy_for: PolicyFor, wrapped: Wrapped, future: t.Any, a
         callback._self_added()
 
 
-def _push_app_context(policy_for: PolicyFor, wrapped: Wrapped, ctx: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
-    if active() is None or ctx is None:
-        return wrapped(*args, **kwargs)
-    return flask_context.push_app_context(ctx, lambda: wrapped(*args, **kwargs))
+class BoundCallback(BoundTask):
+    """A future's callback, bound to a snapshot that it replays at its first call.
+
+    Without this library it runs in the app context that is active where it is called: in the adder's own, if the future
+    was done already, or if the adder sets the result itself; in that of a view that cancels the future. There it still
+    does, and nothing is torn down (H27). The snapshot is replayed in a pool's worker, and in a context that other code
+    has inherited.
+    """
+
+    __slots__ = ("_self_adder",)
+
+    _self_adder: int | None
+
+    def __call__(self, /, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        ctx = None
+        try:
+            snapshot, self._self_snapshot = self._self_snapshot, None
+            ctx = flask_context.active()
+            if (
+                snapshot is None
+                or self._self_adder == threading.get_ident()
+                or (ctx is not None and (not flask_context.is_inherited(ctx) or ctx is snapshot.parent()))
+            ):
+                return self.__wrapped__(*args, **kwargs)
+            return replay(snapshot, self.__wrapped__, args, kwargs, "callback")
+        finally:
+            del self, args, kwargs, snapshot, ctx
+
+    def _self_added(self) -> None:
+        self._self_adder = None
 
 
-def _push_request_context(policy_for: PolicyFor, wrapped: Wrapped, ctx: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
-    if active() is None or ctx is None:
-        return wrapped(*args, **kwargs)
-    return flask_context.push_request_context(ctx, lambda: wrapped(*args, **kwargs))
+def bind_callback(fn: Callable[..., t.Any], snapshot: Snapshot) -> BoundCallback:
+    """*fn*, replaying *snapshot* at its first call unless that comes from this thread before ``_self_added()``."""
+    callback = bind_to(BoundCallback, fn, snapshot)
+    callback._self_adder = threading.get_ident()
+    return callback
 
-
-_ON_FLASK_BEFORE_3_2 = (
-    PatchPoint("flask.ctx", "RequestContext.push", _push_request_context, active),
-    PatchPoint("flask.ctx", "AppContext.push", _push_app_context, active, flask_context.note_push_layer),
-)
 
 POINTS: tuple[PatchPoint, ...] = (
     # A lazy map submits while its results are read, which may be where no context is active.
     PatchPoint("concurrent.futures.thread", "ThreadPoolExecutor.submit", _submit, *(() if IS_LAZY else (active,))),
     *((PatchPoint("concurrent.futures._base", "Executor.map", _executor_map),) if IS_LAZY else ()),
     PatchPoint("concurrent.futures._base", "Future.add_done_callback", _add_done_callback, active),
-    *(_ON_FLASK_BEFORE_3_2 if flask_context.REUSES_APP_CONTEXT else ()),
 )
 
 LATE_POINTS = (PatchPoint("gevent.threadpool", "ThreadPoolExecutor.submit", _submit, active),)

@@ -11,18 +11,18 @@ import typing as t
 from flask import Flask
 from flask.ctx import AppContext
 
-from . import who_inherits
-from .binding import KEY, BoundRun, bind_run, keep, kept, target_of
-from .capture import capture
-from .clean_context import clean_context
-from .flask_context import active, is_ending
+from .. import who_inherits
+from ..capture import capture
+from ..clean_context import clean_context
+from ..flask_context import active, is_ending
+from ..log import log, logger
+from ..policy import Policy
+from ..snapshot import Snapshot
+from ..suppression import THREADS_INHERIT_CONTEXT, is_suppressed
+from ..who_inherits import Caller
+from .bound_run import KEY, BoundRun, bind_run, keep, kept, target_of, unbind_run
 from .layers import PatchPoint
-from .log import log, logger
-from .patches import Args, Kwargs, PolicyFor, Wrapped, log_failure
-from .policy import Policy
-from .snapshot import Snapshot
-from .suppression import THREADS_INHERIT_CONTEXT, is_suppressed
-from .who_inherits import Caller
+from .wrappers import Args, Kwargs, PolicyFor, Wrapped, log_failure
 
 
 def _init(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, args: Args, kwargs: Kwargs) -> None:
@@ -36,37 +36,68 @@ def _init(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, arg
         return
     if _has_start_of_its_own(type(thread)):
         maker = None if _is_made_by_own_code(policy, thread) else _no_caller
-        bind_run(thread, BoundRun(snapshot, holds=functools.partial(_holds, policy_for, maker)))
+        bind_run(thread, BoundRun(snapshot, may_inherit=functools.partial(_holds, policy_for, maker)))
     else:
-        keep(thread, BoundRun(snapshot, holds=functools.partial(_holds, policy_for, None)))
+        keep(thread, BoundRun(snapshot, may_inherit=functools.partial(_holds, policy_for, None)))
 
 
 def _start(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, args: Args, kwargs: Kwargs) -> t.Any:
     ctx = active()
-    if thread is None or (ctx is None and KEY not in thread.__dict__):  # what kept() asks, 60 ns less
+    if ctx is None and (type(thread) is threading.Thread or thread is None):
+        # Not through thread.__dict__: until Python 3.12 that dictionary is built when it is asked for, and every later
+        # access to an attribute of the thread takes longer.
+        if getattr(thread, KEY, None) is None:
+            return wrapped(*args, **kwargs)
+    elif thread is None or (ctx is None and KEY not in thread.__dict__):
         return wrapped(*args, **kwargs)
-    bound = kept(thread)
+    before = kept(thread)
     policy = None if ctx is None else policy_for(ctx.app)
-    if bound is None and policy is None:
+    if before is None and policy is None:
         return wrapped(*args, **kwargs)
-    if bound is None or not (bound.explicit or (policy is None and not is_suppressed())):
-        snapshot = None if ctx is None or policy is None else _snapshot(policy, ctx, thread, _caller)
-        bound = None if bound is None and snapshot is None else BoundRun(snapshot)
-    elif not bound.explicit and (made_in := bound.snapshot) is not None:
-        policy = policy_for(made_in.app)
-        bound = bound if _holds(policy_for, _caller, made_in.app, thread) else BoundRun(None)
-    if (bound is None or bound.snapshot is None) and policy is not None and logger.isEnabledFor(logging.DEBUG):
-        bound = _explained(policy, thread, ctx) or bound
+    bound = before if before is not None and before.explicit else _binding(policy_for, policy, ctx, thread, before)
     undo = None if bound is None else bind_run(thread, bound)
     try:
         if bound is None or bound.snapshot is None or THREADS_INHERIT_CONTEXT:
-            # It must not get the contexts by itself either: a worker would keep them for ever (H15).
+            # The thread must not get the contexts from Python itself either: a worker would keep them (H15).
             return clean_context().run(wrapped, *args, **kwargs)
         return wrapped(*args, **kwargs)
     except Exception:
         if undo is not None:
-            undo()
+            unbind_run(thread, undo)
         raise
+
+
+def _binding(
+    policy_for: PolicyFor,
+    policy: Policy | None,
+    ctx: AppContext | None,
+    thread: threading.Thread,
+    before: BoundRun | None,
+) -> BoundRun | None:
+    """Return what *thread* is bound to when it is started; None if it is bound to nothing, and was not before.
+
+    ===================  =============================  ================================================
+    context at start     bound when it was made         bound now
+    ===================  =============================  ================================================
+    with a policy        to any snapshot, or none       to a snapshot of the context at start
+    none, or no policy   to a snapshot                  to the same one, unless it may not inherit or
+                                                        `suppress_inheritance` is active
+    ===================  =============================  ================================================
+    """
+    snapshot = None
+    if ctx is not None and policy is not None:
+        snapshot = _snapshot(policy, ctx, thread, _caller)
+    elif before is not None and before.snapshot is not None and not is_suppressed():
+        policy = policy_for(before.snapshot.app)
+        if _holds(policy_for, _caller, before.snapshot.app, thread):
+            return before
+    if snapshot is not None:
+        return BoundRun(snapshot)
+    if policy is not None and logger.isEnabledFor(logging.DEBUG):
+        explained = _explained(policy, thread, ctx)
+        if explained is not None:
+            return explained
+    return None if before is None else BoundRun(None)
 
 
 POINTS: tuple[PatchPoint, ...] = (
@@ -148,8 +179,9 @@ def _kind(what: str, reason: str) -> list[bool]:
     return [True]
 
 
-# The frames below what calls a wrapper: in `who_inherits`, in `_may_inherit`, in its caller, and in the wrapper.
-_caller = functools.partial(sys._getframe, 4)
+# Between `who_inherits` and the code that calls the wrapper there are these frames: `_may_inherit`, its caller, that is
+# `_snapshot` or `_holds`, then `_binding`, and the wrapper.
+_caller = functools.partial(sys._getframe, 5)
 
 
 def _no_caller() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from threading import get_ident
 
-from .snapshot import Snapshot
+from ..snapshot import Snapshot
 
 IS_LAZY = "buffersize" in inspect.signature(Executor.map).parameters
 

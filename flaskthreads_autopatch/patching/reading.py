@@ -11,9 +11,9 @@ import typing as t
 from collections.abc import Iterator, Sized
 from types import SimpleNamespace
 
-from .binding import Lease
-from .replay import begin, end, own_variables
-from .snapshot import Snapshot
+from ..replay import begin, end, own_variables
+from ..snapshot import Snapshot
+from .bound import Lease
 
 
 class BoundItems:

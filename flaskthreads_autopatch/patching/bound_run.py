@@ -1,0 +1,148 @@
+"""What a thread runs: a snapshot is bound to the ``run`` of one thread, and replayed around it."""
+
+from __future__ import annotations
+
+import threading
+import typing as t
+from collections.abc import Callable
+from types import MethodType
+
+from flask import Flask
+
+from ..replay import replay
+from ..snapshot import Snapshot
+
+KEY = "_flaskthreads_autopatch"
+"""The name under which a thread that has not run yet has its `BoundRun`, in its ``__dict__``."""
+
+
+def target_of(thread: threading.Thread) -> t.Any:
+    """Return what *thread* calls: its target, or a timer's function; None if that is the ``run`` of its class."""
+    state = thread.__dict__
+    target = state.get("_target")
+    return state.get("function") if target is None else target
+
+
+MayInherit = Callable[[Flask, threading.Thread], object]
+
+
+class BoundRun:
+    """Stands in for ``run`` in a thread's ``__dict__`` until the thread runs, and replays a snapshot around it.
+
+    It is bound to the instance, because a patch of ``Thread.run`` is bypassed by every subclass that defines ``run``
+    (H20). It is bound as a method whose ``__func__`` takes the thread, because that is what Sentry calls.
+    """
+
+    __slots__ = ("explicit", "may_inherit", "replaced", "snapshot")
+
+    def __init__(
+        self, snapshot: Snapshot | None, explicit: bool = False, may_inherit: MayInherit | None = None
+    ) -> None:
+        self.snapshot = snapshot
+        self.explicit = explicit
+        """Whether `AppContextThread` has bound it. The patches then leave it alone."""
+        self.may_inherit = may_inherit
+        """Called with the app and the thread when it runs. If the result is false, the snapshot is not used."""
+        self.replaced: Callable[[], object] | None = None
+        """The ``run`` that was in the thread's ``__dict__`` before; None if there was none."""
+
+    def __call__(self, thread: threading.Thread) -> object:
+        run = _run_of_class(thread) if self.replaced is None else self.replaced
+        if (ident := _ident(thread)) != threading.get_ident():
+            # Code has called run() itself, as a start() that bypasses threading's does, so the caller's context is the
+            # one that counts. Nothing else would release the snapshot.
+            if ident is None:
+                self.snapshot = None
+                self._remove_from(thread)
+            return run()
+        snapshot, self.snapshot = self.snapshot, None
+        self._remove_from(thread)
+        try:
+            if snapshot is None or (self.may_inherit is not None and not self.may_inherit(snapshot.app, thread)):
+                return run()
+            return replay(snapshot, run, (), {}, "thread", target_of(thread))
+        finally:
+            del self, thread, run, snapshot  # See `replay`.
+
+    def _remove_from(self, thread: threading.Thread) -> None:
+        state = thread.__dict__
+        if state.get(KEY) is self:
+            del state[KEY]
+        if _is_method_of(state.get("run"), self):
+            _put(state, "run", self.replaced)
+
+
+# The property of the base class, because a subclass may define an ident of its own.
+_ident: Callable[[threading.Thread], int | None] = t.cast(t.Any, threading.Thread.ident).fget
+
+
+def keep(thread: threading.Thread, bound: BoundRun) -> None:
+    """Have *thread* keep *bound* until it is started. It is not its ``run`` yet, which would refer to the thread."""
+    thread.__dict__[KEY] = bound
+
+
+def kept(thread: threading.Thread) -> BoundRun | None:
+    """Return the `BoundRun` that a thread which has not run yet keeps, or has as its ``run``; or None."""
+    return thread.__dict__.get(KEY)
+
+
+Before = tuple[t.Any, "BoundRun | None", "Snapshot | None"]
+"""What a thread had before `bind_run`: its own ``run``, its `BoundRun`, and the snapshot of that."""
+
+
+def bind_run(thread: threading.Thread, bound: BoundRun) -> Before:
+    """Have *thread* run through *bound*, once, instead of what it kept or was bound to before.
+
+    Returns what `unbind_run` takes, for a ``start()`` that fails.
+    """
+    state = thread.__dict__
+    run, kept_before = state.get("run"), state.get(KEY)
+    snapshot = None
+    if kept_before is not None and kept_before is not bound:
+        # Other code may have wrapped the previous binding. Without a snapshot it just calls through.
+        snapshot, kept_before.snapshot = kept_before.snapshot, None
+    if type(thread) is not threading.Thread and hasattr(type(_in_class(thread)), "__set__"):
+        # `run` is a data descriptor (a property or a slot) and takes precedence over the instance's __dict__: a binding
+        # that is stored there would never run, and never be removed.
+        state.pop(KEY, None)
+    else:
+        if kept_before is not None and _is_method_of(run, kept_before):
+            bound.replaced = kept_before.replaced
+        else:
+            bound.replaced = run
+        state["run"] = MethodType(bound, thread)
+        state[KEY] = bound
+    return run, kept_before, snapshot
+
+
+def unbind_run(thread: threading.Thread, before: Before) -> None:
+    """Leave *thread* as it was before `bind_run`."""
+    run, kept_before, snapshot = before
+    if kept_before is not None and snapshot is not None:
+        kept_before.snapshot = snapshot
+    _put(thread.__dict__, KEY, kept_before)
+    _put(thread.__dict__, "run", run)
+
+
+def _run_of_class(thread: threading.Thread) -> Callable[[], object]:
+    """Return ``thread.run`` as the class defines it. That may also be a static method, or a mock."""
+    run = _in_class(thread)
+    return t.cast("Callable[[], object]", run.__get__(thread, type(thread)) if hasattr(type(run), "__get__") else run)
+
+
+def _in_class(thread: threading.Thread) -> t.Any:
+    for base in type(thread).__mro__:
+        if "run" in base.__dict__:
+            break
+    return base.__dict__["run"]
+
+
+def _is_method_of(run: object, bound: BoundRun) -> bool:
+    return type(run) is MethodType and run.__func__ is bound
+
+
+def _put(state: dict[str, t.Any], name: str, value: object) -> None:
+    if value is None:
+        state.pop(name, None)
+    else:
+        state[name] = value
