@@ -167,7 +167,7 @@ def test_forks_while_another_thread_switches_leave_each_child_a_switch_that_work
     output = run(
         script(
             """
-            from flaskthreads_autopatch import points
+            from flaskthreads_autopatch.patching import points
             import wrapt
 
             def attributes():
