@@ -126,7 +126,7 @@ def is_wanted() -> bool:
     return _state.keywords is not None or any(known.installed for known in _state.known.copy().values())
 
 
-def found() -> tuple[tuple[tuple[str, Policy], ...], tuple[tuple[str, str], ...]]:
+def describe() -> tuple[tuple[tuple[str, Policy], ...], tuple[tuple[str, str], ...]]:
     """Return name and policy of each known app; and name and error of each one whose config is wrong.
 
     An app in whose context nothing has been captured yet has the policy that its config makes now.

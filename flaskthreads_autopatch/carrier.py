@@ -17,7 +17,7 @@ from . import apps, flask_context, signature, wire
 from .extraction import Extraction, read
 from .policy import Policy
 from .portable import AllowList, NotPortableError, take
-from .switch import policy_for, policy_or_default, real
+from .switch import policy_for, policy_or_default, unwrap_proxy
 from .wire import CarrierError
 
 __all__ = ["KEY", "MAX_SIZE", "Carrier", "CarrierError", "NotPortableError"]
@@ -77,7 +77,7 @@ class Carrier:
             raise TypeError(f"signed={signed!r}: allowed are True and False.")
         if type(max_size) is not int or max_size < 1:
             raise TypeError(f"max_size={max_size!r}: allowed is a number of bytes above 0.")
-        self._app = app if isinstance(app, str) else real(app)
+        self._app = app if isinstance(app, str) else unwrap_proxy(app)
         self._allowed = AllowList.of(g, headers, request)
         self._signed = signed
         self._max_size = max_size

@@ -1,4 +1,4 @@
-"""Is all well? The self-test, what is found wrong, and the report that a person reads."""
+"""The doctor: a self-test, the problems that it and the status show, and a report for people."""
 
 from __future__ import annotations
 
@@ -23,33 +23,35 @@ from .replay import is_inherited
 from .switch import Status, policy_for
 
 _ENTRY = "flaskthreads_autopatch_doctor"
-_PATIENCE = 60  # seconds, for a thread that hangs in a handler of the app
+_TIMEOUT = 60
+"""The seconds after which a thread counts as hanging, for example in a teardown handler of the app."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """What came of one kind of thread or task, started in an app context."""
+    """The result of the self-test for one kind of thread or task."""
 
     kind: str
     inherited: bool
-    """Whether it saw the app and ``g`` of the context it was started in."""
+    """Whether the task saw the app and the ``g`` of the context in which it was started."""
     torn_down: bool
-    """Whether the teardown handlers ran exactly once in its thread."""
+    """Whether the teardown handlers ran exactly once in the task's thread."""
     left_behind: tuple[str, ...]
-    """What is still there afterwards, and should not be."""
+    """The things that still exist after the task and should not, such as a reference to the parent's ``g``."""
 
     @property
     def well(self) -> bool:
+        """Whether nothing is wrong."""
         return self.inherited and self.torn_down and not self.left_behind
 
 
 def self_test(app: Flask) -> list[Check]:
-    """Start one of each kind in an app context of *app*, whose handlers run as they do in production."""
+    """Start a thread or task of each kind in an app context of *app*. Its teardown handlers run, as in production."""
     return [contextvars.Context().run(_check, app, kind, start) for kind, start in _KINDS.items()]
 
 
 def problems(app: Flask, status: Status, checks: list[Check]) -> list[str]:
-    """What is wrong, one sentence each. Nothing if all is well."""
+    """Return a sentence for each problem. The list is empty if nothing is wrong."""
     if status.kill_switch:
         return [f"{_kill_switch()} Remove the variable, or set it to 1, and restart."]
     if not status.enabled:
@@ -65,7 +67,7 @@ def problems(app: Flask, status: Status, checks: list[Check]) -> list[str]:
 
 
 def report(status: Status) -> Iterator[str]:
-    """*status*, line by line."""
+    """Yield the lines of a report on *status*."""
     versions = ", ".join(f"{name} {version}" for name, version in status.versions.items())
     yield f"{versions}, GIL {_on(status.gil)}, thread_inherit_context {_on(status.thread_inherit_context)}"
     yield f"The patches are {_on(status.enabled)}."
@@ -84,7 +86,7 @@ def report(status: Status) -> Iterator[str]:
 
 
 def as_data(status: Status) -> dict[str, t.Any]:
-    """*status*, for JSON: each option of a policy with its source."""
+    """Return *status* as data for JSON, in which each option of a policy has its source."""
 
     def options(policy: Policy) -> dict[str, t.Any]:
         return {name: {"value": getattr(policy, name), "source": policy.source(name)} for name in DEFAULTS}
@@ -96,14 +98,14 @@ def as_data(status: Status) -> dict[str, t.Any]:
 
 
 def views_outside(app: Flask) -> dict[str, str]:
-    """By distribution, the package that holds views of *app* and is not own code.
+    """Return the packages that have views of *app* and are not own code, by the names of their distributions.
 
-    Nothing tells a package of views from an agent if both are installed: the option ``own`` does.
+    An installed package of views cannot be told from an agent's. The user can name it in the option ``own``.
     """
     policy, found = policy_for(app), {}
     own = () if policy is None else policy.own
     for view in app.view_functions.values():
-        code = getattr(view, "view_class", view)  # what View.as_view() makes is a function of Flask's
+        code = getattr(view, "view_class", view)  # View.as_view() returns a function of Flask's.
         if not own_code.runs_own_code(own, code):
             name = str(getattr(inspect.unwrap(code), "__module__", None))
             package = own_code.package_of(name)
@@ -113,16 +115,16 @@ def views_outside(app: Flask) -> dict[str, str]:
 
 
 def report_views(app: Flask) -> Iterator[str]:
-    """What `views_outside` finds, line by line."""
+    """Yield a line for each package that `views_outside` finds."""
     for distribution, package in sorted(views_outside(app).items()):
         yield (
-            f"{distribution} has views of {app.name!r} and is not own code: what only its code starts and runs does not"
-            f" inherit. If it is yours, set own=[{package!r}]."
+            f"{distribution} has views of {app.name!r} and is not own code: threads that only its code starts and runs"
+            f" do not inherit. If it is yours, set own=[{package!r}]."
         )
 
 
 def report_checks(app: Flask, checks: list[Check]) -> Iterator[str]:
-    """The outcome of the self-test, line by line."""
+    """Yield the lines of a report on the self-test."""
     yield f"Self-test in an app context of {app.name!r}:"
     for check in checks:
         outcome = "inherited" if check.inherited else "NOT inherited"
@@ -148,13 +150,13 @@ def _kill_switch() -> str:
 def _why_off() -> str:
     if os.environ.get(VARIABLE):
         return (
-            f"Nothing is switched on, though {VARIABLE}={os.environ[VARIABLE]!r}: a line on stderr has said what is"
-            " wrong, or no start-up file has read it (python -E and -I do not). Start the process with"
+            f"The library is not enabled, although {VARIABLE}={os.environ[VARIABLE]!r}: the value was rejected (see"
+            " stderr), or no sitecustomize has read it (python -E and -I ignore it). Start the process with"
             " 'flaskthreads-autopatch run'."
         )
     return (
-        "Nothing is switched on. Call flaskthreads_autopatch.install(app) where the app is made, or start the process"
-        " with 'flaskthreads-autopatch run'."
+        "The library is not enabled. Call flaskthreads_autopatch.install(app) where the app is created, or start the"
+        " process with 'flaskthreads-autopatch run'."
     )
 
 
@@ -162,12 +164,15 @@ def _lost_layers(status: Status) -> Iterator[str]:
     for name, origins in status.patch_points.items():
         if not any(origin.startswith(f"{__package__}.") for origin in origins):
             found = ", ".join(origins) or "none"
-            yield f"Somebody has taken our layer off {name}; the layers there now: {found}."
+            yield (
+                f"Other code has removed our layer from {name}. The layers there now: {found}. Call install() or"
+                " enable() after that code."
+            )
 
 
 def _wrong_with(check: Check) -> Iterator[str]:
     if not check.inherited:
-        yield f"A {check.kind} did not inherit the app context it was started in."
+        yield f"A {check.kind} did not inherit the app context in which it was started."
     elif not check.torn_down:
         yield f"The app context of a {check.kind} was not torn down exactly once."
     for leftover in check.left_behind:
@@ -175,11 +180,11 @@ def _wrong_with(check: Check) -> Iterator[str]:
 
 
 class _Entry:
-    """Put on ``g``: whoever still has it afterwards has kept the parent's context, or a snapshot of it."""
+    """An entry of ``g``. If it is still referred to after the task, the parent's context or a snapshot is leaked."""
 
 
 class _Task:
-    """What each kind of thread runs. Looks at the context it finds itself in."""
+    """The callable that each kind of thread runs. It notes in which context it is called."""
 
     def __init__(self, app: Flask, entry: _Entry) -> None:
         self.app = app
@@ -190,7 +195,7 @@ class _Task:
 
     def __call__(self) -> None:
         self.thread = threading.get_ident()
-        # Flask's annotations call a proxy what it stands for.
+        # To type checkers, current_app is a Flask app and not a proxy.
         same_app = has_app_context() and current_app._get_current_object() is self.app  # type: ignore[attr-defined]
         self.inherited = same_app and is_inherited() and g.get(_ENTRY) is self.entry()
 
@@ -199,7 +204,7 @@ class _Task:
 
 
 _Leftovers = Callable[[], Iterator[str]]
-"""Called outside the context, when the task has run: names what was left behind."""
+"""A function that yields what the task has left behind. It is called after the task, outside of the context."""
 
 
 def _check(app: Flask, kind: str, start: Callable[[_Task], _Leftovers]) -> Check:
@@ -222,11 +227,11 @@ def _check(app: Flask, kind: str, start: Callable[[_Task], _Leftovers]) -> Check
 
 def _start(thread: threading.Thread) -> _Leftovers:
     thread.start()
-    thread.join(_PATIENCE)
+    thread.join(_TIMEOUT)
 
     def leftovers() -> Iterator[str]:
         if thread.is_alive():
-            yield f"the thread, which still runs after {_PATIENCE} seconds"
+            yield f"the thread, which still runs after {_TIMEOUT} seconds"
 
     return leftovers
 
@@ -242,14 +247,14 @@ class _Subclass(threading.Thread):
 
 def _start_pool_task(task: _Task) -> _Leftovers:
     pool = ThreadPoolExecutor(1)
-    wait([pool.submit(task)], _PATIENCE)
+    wait([pool.submit(task)], _TIMEOUT)
 
     def leftovers() -> Iterator[str]:
         try:
-            if pool.submit(has_app_context).result(_PATIENCE):
+            if pool.submit(has_app_context).result(_TIMEOUT):
                 yield "an app context, active in the pool's worker"
         except TimeoutError:
-            yield f"the pool's worker, which is still busy after {_PATIENCE} seconds"
+            yield f"the pool's worker, which is still busy after {_TIMEOUT} seconds"
         finally:
             pool.shutdown(wait=False)
 

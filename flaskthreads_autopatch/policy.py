@@ -101,19 +101,21 @@ class Policy:
     def why_thread_not_inherited(self, fn_or_class: object, starter: str | None = None) -> str | None:
         """Return why a thread does not inherit the app context that is active where it is started; None if it does.
 
-        *fn_or_class* is what runs: the thread's target, a timer's function, or a class of threads. *starter* is the
-        name of the module whose code calls ``start()``; without it, only what runs counts.
+        *fn_or_class* is the thread's target, a timer's function, or a class of threads. *starter* is the name of the
+        module whose code calls ``start()``; without it, only the code that the thread runs counts.
 
-        A thread inherits if own code has a hand in it, that is, if its starter is own code, or if what runs is: the
-        function behind partials, bound methods and ``__wrapped__``, or the class that defines the thread's ``run()``.
-        Own code is every module that belongs neither to the standard library nor to an installed distribution, and
-        also the distributions that contain the app (by ``app.import_name``) and the code that calls ``install()``,
-        and what the option ``own`` names. Vendored modules (``_vendor``, ``_vendored``, ``third_party``) and whatever
-        lies in one folder with Flask are not, unless they are named.
+        A thread inherits if own code has a hand in it: if its starter is own code, or if the code that it runs is. The
+        code that it runs is the function behind partials, bound methods and ``__wrapped__``, or the class that defines
+        its ``run()``. Own code is every module that belongs neither to the standard library nor to an installed
+        distribution. The distributions that contain the app (by ``app.import_name``) and the code that calls
+        ``install()`` are own code too, and so are the packages that the option ``own`` names. Vendored modules
+        (``_vendor``, ``_vendored``, ``third_party``) and modules in one folder with Flask are not, unless ``own`` names
+        them.
 
-        In any case a thread does not inherit that the option ``ignore`` names or the catalogue lists as a service, that
-        carries context variables of its own, or that is started inside a pool's ``submit()`` or constructor: that one
-        is a worker, whose tasks inherit one by one. `AppContextThread` always inherits.
+        Some threads do not inherit in any case: a thread that the option ``ignore`` names or that the catalogue lists
+        as a service, a thread that carries context variables of its own, and a thread that is started inside a pool's
+        ``submit()`` or constructor, because it is a worker, whose tasks inherit one by one. `AppContextThread` always
+        inherits.
         """
         is_class = issubclass(type(fn_or_class), type) and issubclass(t.cast(type, fn_or_class), threading.Thread)
         cls, fn = (t.cast(type, fn_or_class), None) if is_class else (threading.Thread, fn_or_class)

@@ -1,4 +1,4 @@
-"""`suppress_inheritance`, and whether Python itself has threads inherit context variables."""
+"""`suppress_inheritance`, and whether Python itself lets threads inherit context variables."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class _Suppression:
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
             raise TypeError(
-                f"suppress_inheritance cannot decorate {fn!r}: it is a generator, whose body would run in"
-                " turns with the code that reads it. Write 'with suppress_inheritance():' inside, around what starts"
-                " the threads."
+                f"suppress_inheritance cannot decorate the generator {fn!r}, because its body runs in turns with the"
+                " code that reads it. Write 'with suppress_inheritance():' in the body, around the code that starts"
+                " threads."
             )
 
         @functools.wraps(fn)
@@ -56,12 +56,12 @@ def suppress_inheritance() -> _Suppression: ...
 @t.overload
 def suppress_inheritance(fn: Callable[P, R], /) -> Callable[P, R]: ...
 def suppress_inheritance(fn: Callable[..., t.Any] | None = None, /) -> t.Any:
-    """What is started inside does not inherit: threads, timers, tasks, callbacks. Context manager and decorator.
+    """Have threads, timers, tasks and callbacks that are started inside inherit nothing. Context manager or decorator.
 
-    As a decorator it takes parentheses or none, covers the body of an ``async def`` too, and raises `TypeError` for a
-    generator.
+    The decorator is written with or without parentheses. It covers the body of an ``async def`` too, and raises
+    `TypeError` for a generator.
 
-    Holds for the code that runs inside, in this thread or asyncio task, and not for `AppContextThread`,
+    This affects the code inside, in this thread or asyncio task. It does not affect `AppContextThread`,
     `ThreadPoolWithAppContextExecutor` and `copy_current_app_context`, which are explicit.
     """
     return _Suppression() if fn is None else _Suppression()(fn)
@@ -71,18 +71,18 @@ is_suppressed = suppressed.get
 
 
 def starting_workers(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call *fn*, which may start workers of a pool: threads that it starts do not inherit, tasks and callbacks do."""
+    """Call *fn*, which may start workers of a pool. Threads that it starts do not inherit; tasks and callbacks do."""
     token = suppressed.set(suppressed.get() or WORKERS)
     try:
         return fn(*args, **kwargs)
     finally:
         suppressed.reset(token)
-        # The traceback of an exception that is kept keeps this frame and its variables.
+        # A stored exception keeps this frame alive through its traceback, so its variables are deleted.
         del fn, args, kwargs
 
 
 def lift() -> contextvars.Token[bool | str]:
-    """Have what is started from here on inherit, until `restore` is called with the result."""
+    """End the suppression for the current context variables, until `restore` is called with the result."""
     return suppressed.set(False)
 
 
@@ -90,5 +90,5 @@ restore = suppressed.reset
 
 
 THREADS_INHERIT_CONTEXT = bool(getattr(sys.flags, "thread_inherit_context", False))
-"""Whether a thread starts with its starter's context variables: on free-threaded builds since 3.14, and with
-``-X thread_inherit_context=1``."""
+"""Whether a thread starts with the context variables of its starter. That is so on free-threaded builds since 3.14, and
+with ``-X thread_inherit_context=1``."""

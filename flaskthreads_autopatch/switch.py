@@ -30,33 +30,33 @@ if t.TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """What is on. Returned by `status`."""
+    """What `status` returns: whether the library is enabled, for which apps, and how the process is patched."""
 
     enabled: bool
     """Whether any patch is applied."""
     policy: Policy | None
     """The policy for apps that are not installed, before their own config; None unless `enable` was called."""
     apps: tuple[tuple[str, Policy], ...]
-    """The name and the policy of each app that is installed, or that `enable` has met: names may be the same. The
-    config counts as it is at the app's first capture. Until then, this is the policy that the config makes now."""
+    """The name and the policy of each app that is installed, or for which `enable` has captured a context. Several apps
+    may have the same name. Before the first capture, this is the policy that the app's config makes now."""
     own: tuple[str, ...]
     """The top-level packages that count as own code because they belong to an app: see `install`."""
     patch_points: dict[str, list[str]]
-    """By patch point, where each layer that lies on it comes from (a module), from the outside in."""
+    """For each patch point, the modules that its layers come from, the outermost first."""
     versions: dict[str, str]
-    """Of this library, Python, Flask and wrapt."""
+    """The versions of this library, Python, Flask and wrapt."""
     gil: bool
-    """Whether this Python runs one thread at a time."""
+    """Whether the global interpreter lock is enabled."""
     thread_inherit_context: bool
-    """Whether its threads start with their starter's context variables."""
+    """Whether threads of this Python start with the context variables of their starter."""
     refused: tuple[tuple[str, str], ...]
-    """Of each app whose config has a wrong option: its name, and what is wrong. Its threads inherit nothing."""
+    """The name of each app whose config has a wrong option, and the error. Threads of such an app do not inherit."""
     kill_switch: bool
-    """Whether ``FLASKTHREADS_AUTOPATCH=0`` in the environment has `install` and `enable` do nothing."""
+    """Whether ``FLASKTHREADS_AUTOPATCH=0`` is set in the environment, so that `install` and `enable` do nothing."""
 
 
 class Handle:
-    """What `enable` returns: ``with enable(): ...`` calls `disable` at the end."""
+    """A context manager, returned by `enable`, that calls `disable` at its end."""
 
     def __enter__(self) -> Handle:
         return self
@@ -95,7 +95,7 @@ def install(app: Flask, **options: Unpack[Options]) -> None:
     distributions that contain the module ``app.import_name``, or the module that calls this, count as own code.
     """
     app = _flask_app(app, "install")
-    if _resolved(options) is None:
+    if _resolve_if_allowed(options) is None:
         return
     own_code.adopt(app.import_name)
     own_code.adopt(str(sys._getframe(1).f_globals.get("__name__")))
@@ -103,25 +103,26 @@ def install(app: Flask, **options: Unpack[Options]) -> None:
     with _state.lock:
         before = app_policies.set_installed(app, options)
         try:
-            _settle()
+            _update_patches()
         except BaseException:
             app_policies.set_uninstalled(app, before)
             raise
 
 
 init_app = install
-"""`install`, under the name that factories call which loop over extensions."""
+"""`install` under the name that Flask's extensions use, for factories that call it for each extension in a list."""
 
 
 def uninstall(app: Flask) -> None:
-    """Take `install` back for *app*; nothing happens if it is not installed. Raises `TypeError` if it is no Flask app.
+    """Undo `install` for *app*. Nothing happens if it is not installed. Raises `TypeError` if it is not a Flask app.
 
-    While `enable` is in force, *app* falls back to that. With the last app the patches are taken out, as by `disable`.
+    If `enable` is in force, its options apply to *app* from now on. Otherwise, the patches are removed with the last
+    app, as by `disable`.
     """
     app = _flask_app(app, "uninstall")
     with _state.lock:
         if app_policies.set_uninstalled(app):
-            _settle()
+            _update_patches()
 
 
 def enable(**options: Unpack[Options]) -> Handle:
@@ -136,14 +137,14 @@ def enable(**options: Unpack[Options]) -> Handle:
 
     Enabling again replaces the options. The returned handle is a context manager: at its end, it calls `disable`.
     """
-    resolved = _resolved(options)
+    resolved = _resolve_if_allowed(options)
     if resolved is not None:
         _state.patches.watch_imports()
         with _state.lock:
             before = app_policies.set_enabled(options), _state.policy
             _state.policy = resolved
             try:
-                _settle()
+                _update_patches()
             except BaseException:
                 app_policies.set_enabled(before[0])
                 _state.policy = before[1]
@@ -152,28 +153,28 @@ def enable(**options: Unpack[Options]) -> Handle:
 
 
 def disable() -> None:
-    """Revert everything: what `enable` did and every `install`. Nothing happens if all is off.
+    """Undo `enable` and every `install`, and remove the patches. Nothing happens if the library is not enabled.
 
-    Our layers are taken out of the patch points, in whatever order others came and went; where a foreign layer that is
-    not wrapt's lies on top, ours stays below it, inert, and is taken out by the next call after that one has gone.
-    Threads and tasks that inherited before keep what they have.
+    Exactly our layers are removed from the patch points, in whatever order other packages have patched them. If a layer
+    that was not made with wrapt wraps ours, ours stays and does nothing. The next call removes it, once the other layer
+    is gone. Threads and tasks that have inherited a context keep it.
     """
     with _state.lock:
         _state.policy = None
         app_policies.forget_all()
-        _settle()
+        _update_patches()
 
 
 def is_enabled() -> bool:
-    """Whether the patches are applied."""
+    """Return whether the patches are applied."""
     return _state.has_patches() and _state.patches.applied
 
 
 def status() -> Status:
-    """What is on, and what lies on each patch point."""
+    """Return whether the library is enabled, for which apps, with which options, and the layers of each patch point."""
     patches = _state.patches
     with _state.lock:
-        apps, refused = app_policies.found()
+        apps, refused = app_policies.describe()
         return Status(
             enabled=patches.applied,
             policy=_state.policy,
@@ -192,17 +193,17 @@ def status() -> Status:
         )
 
 
-def _settle() -> None:
-    """Apply the patches if they are wanted, else revert them. Called with the lock held.
+def _update_patches() -> None:
+    """Apply the patches if they are wanted, else revert them. The caller holds the lock.
 
-    A signal handler or a finalizer may switch while its own thread is in here. Its call then only notes that there is
-    more to do, which the interrupted call does (H32).
+    A signal handler or a finalizer may call this while its own thread is in here, because the lock is reentrant. Its
+    call only sets `is_up_to_date` to False, and the interrupted call then does the work (H32).
     """
-    _state.is_settled = False
-    while not (_state.is_settled or _state.is_settling):
-        _state.is_settling = True
+    _state.is_up_to_date = False
+    while not (_state.is_up_to_date or _state.is_updating):
+        _state.is_updating = True
         try:
-            _state.is_settled = True
+            _state.is_up_to_date = True
             if app_policies.is_wanted():
                 _state.patches.apply()
                 dump_signal.install()
@@ -212,12 +213,12 @@ def _settle() -> None:
                 dump_signal.uninstall()
                 parents.stop_watching()
         finally:
-            _state.is_settling = False
+            _state.is_updating = False
 
 
-def _resolved(keywords: Options) -> Policy | None:
+def _resolve_if_allowed(keywords: Options) -> Policy | None:
     """Return the policy that *keywords* and the environment make; None if the environment keeps the library off."""
-    resolve(keywords, {}, {})  # A wrong keyword is the program's mistake: it is raised whatever the environment says.
+    resolve(keywords, {}, {})  # A wrong keyword is a mistake in the program: it is raised even with the kill switch.
     if is_kill_switch_on():
         return None
     try:
@@ -229,7 +230,7 @@ def _resolved(keywords: Options) -> Policy | None:
 
 
 def _flask_app(app: Flask, called: str) -> Flask:
-    found: object = real(app)
+    found: object = unwrap_proxy(app)
     if not isinstance(found, Flask):
         raise TypeError(
             f"{called}() takes the Flask app itself, not {safe_repr(found)}. Call it where the app is made."
@@ -243,11 +244,11 @@ def _version(name: str) -> str:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return "unknown"  # bundled without its metadata
+        return "unknown"  # The package is bundled without its metadata.
 
 
-def real(app: Flask) -> Flask:
-    """*app* itself, where it may be the proxy `current_app`."""
+def unwrap_proxy(app: Flask) -> Flask:
+    """Return *app*, or the app behind it if it is the proxy `current_app`."""
     get = getattr(app, "_get_current_object", None)
     return app if get is None else t.cast(Flask, get())
 
@@ -257,9 +258,9 @@ class _State:
 
     def __init__(self) -> None:
         self.policy: Policy | None = None
-        """What the keywords of `enable` and the environment make; None unless it is in force."""
-        self.is_settling = False
-        self.is_settled = True
+        """The policy of the keywords of `enable` and the environment; None unless `enable` is in force."""
+        self.is_updating = False
+        self.is_up_to_date = True
         self.renew_lock()
 
     def renew_lock(self) -> None:
@@ -271,21 +272,21 @@ class _State:
         return "patches" in vars(self)
 
     def __getattr__(self, name: str) -> Layers:
-        # Made when they are first asked for, because they import wrapt. With the kill switch nobody asks, in case the
-        # fault lies there.
+        # The patches are made when they are first needed, because they import wrapt. With the kill switch that never
+        # happens, so that it helps even against a fault in them.
         if name != "patches":
             raise AttributeError(name)
         from .patching.layers import Layers
         from .patching.points import LATE_POINTS, POINTS
 
         made = Layers(POINTS, LATE_POINTS, policy_for, self.lock)
-        # Another thread, or a signal handler in this one, may have been faster.
+        # Another thread, or a signal handler in this one, may have made them meanwhile.
         return t.cast("Layers", vars(self).setdefault("patches", made))
 
 
 _state = _State()
 if hasattr(os, "register_at_fork"):
-    # Another thread may be switching, and does not exist in the child: the fork waits until it is done.
+    # Threads other than the forking one do not exist in the child. So the fork waits until no thread holds the lock.
     os.register_at_fork(
         before=lambda: _state.lock.acquire(),
         after_in_parent=lambda: _state.lock.release(),

@@ -49,7 +49,7 @@ def test_nothing_is_switched_on(app):
     assert [(check.kind, check.inherited, check.torn_down) for check in checks] == [(k, False, False) for k in KINDS]
     if not THREADS_INHERIT_CONTEXT:  # else they show the parent's context itself
         assert [check.left_behind for check in checks] == [()] * len(KINDS)
-    assert [line.partition(". ")[0] for line in problems(app)] == ["Nothing is switched on"]
+    assert [line.partition(". ")[0] for line in problems(app)] == ["The library is not enabled"]
 
 
 def test_the_app_is_not_the_one_that_is_installed(installed):
@@ -65,14 +65,17 @@ def test_a_layer_of_ours_that_somebody_has_taken_off(installed):
         first = problems(installed)[0]
     finally:
         threading.Thread.start = layered
-    assert first == "Somebody has taken our layer off threading.Thread.start; the layers there now: none."
+    assert first == (
+        "Other code has removed our layer from threading.Thread.start. The layers there now: none. Call install() or"
+        " enable() after that code."
+    )
     assert problems(installed) == []
 
 
 def test_what_does_not_inherit(app):
     flaskthreads_autopatch.install(app, ignore=("threading:Timer", "flaskthreads_autopatch.doctor:_Subclass"))
     assert problems(app) == [
-        f"A {kind} did not inherit the app context it was started in." for kind in ("timer", "subclass")
+        f"A {kind} did not inherit the app context in which it was started." for kind in ("timer", "subclass")
     ]
 
 
@@ -185,7 +188,7 @@ def test_the_command_with_a_legacy_app():
     command = (*DOCTOR, "--app", "shop:create_app")
     exit_status, found = ask(*command)
     assert (exit_status, found["well"], found["status"]["enabled"]) == (1, False, False)
-    assert found["problems"][0].startswith("Nothing is switched on. Call ")
+    assert found["problems"][0].startswith("The library is not enabled. Call ")
     assert ask(*LAUNCHER, *command)[0] == 0
 
 
@@ -235,7 +238,7 @@ def test_the_wrong_config_of_another_app_is_a_problem_too(installed):
 def test_the_command_where_the_variable_is_set_and_nobody_reads_it():
     exit_status, found = ask(*DOCTOR, FLASKTHREADS_AUTOPATCH=1)
     assert exit_status == 1
-    assert found["problems"][0].startswith("Nothing is switched on, though FLASKTHREADS_AUTOPATCH='1': ")
+    assert found["problems"][0].startswith("The library is not enabled, although FLASKTHREADS_AUTOPATCH='1': ")
 
 
 def test_the_report_that_a_person_reads():
@@ -247,7 +250,7 @@ def test_the_report_that_a_person_reads():
     assert "  threading.Thread.start: flaskthreads_autopatch.patching.threads" in lines
     assert "  thread: inherited, torn down, left behind: nothing" in lines
     assert "  timer: NOT inherited, NOT torn down, left behind: nothing" in lines
-    assert lines[-1] == "A timer did not inherit the app context it was started in."
+    assert lines[-1] == "A timer did not inherit the app context in which it was started."
 
 
 def test_the_command_with_an_app_that_is_not_there():

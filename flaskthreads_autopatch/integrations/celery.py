@@ -14,7 +14,7 @@ from flask import Flask
 from .. import flask_context
 from ..apps import is_twin
 from ..carrier import KEY, MAX_SIZE, Carrier
-from ..switch import real
+from ..switch import unwrap_proxy
 
 HEADER = KEY
 """Under this name the message of a `Carrier` is found in the headers of a task message."""
@@ -54,7 +54,7 @@ def init_celery(
         )
     carrier = Carrier(app, g, headers, request=request, signed=signed, max_size=max_size)
     again = _ATTRIBUTE in vars(celery_app)
-    setattr(celery_app, _ATTRIBUTE, _Setup(real(app), carrier))
+    setattr(celery_app, _ATTRIBUTE, _Setup(unwrap_proxy(app), carrier))
     if again:
         return
     # The one way out that all messages of this Celery app take. Celery's signal for it does not say whose they are.

@@ -100,6 +100,7 @@ def switch_on_and_off(app: Flask) -> None:
         preload=False,
         exclude=["token"],
         ignore=("shop.monitor",),
+        own=["acme_common"],
         contextvars=True,
         warn_after=60,
     )
@@ -116,6 +117,7 @@ def switch_on_and_off(app: Flask) -> None:
     with enable(preload=True, ignore=["shop.monitor"]):
         pass
     disable()
+    assert_type(Policy().why_thread_not_inherited(add), str | None)
     assert_type(Policy(share=True, exclude=("token",)).exclude, tuple[str, ...])
     try:
         Policy(warn_after=-1)
@@ -216,6 +218,7 @@ def wrong(app: Flask) -> None:
     install(app, preload=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     install(app, exclude="token")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     install(app, ignore=[print])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    install(app, own="acme_common")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     install(app, contextvars=[])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     install(app, warn_after="1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     init_app(app, exlude=["x"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
