@@ -18,6 +18,7 @@ from types import MethodType
 from flask import Flask
 from flask.ctx import AppContext, RequestContext
 
+from .request_end import LOAN, lend_2_2
 from .teardown import (
     FLASKS_TEARDOWN,
     has_teardown_of_its_own,
@@ -113,6 +114,8 @@ def lendable(ctx: AppContext) -> Lent | None:
     if request_ctx is None:
         return None
     state = request_ctx.__dict__.copy()
+    if LOAN not in state:
+        state[LOAN] = lend_2_2(request_ctx)
     # The tokens refer to the parent's contexts, and belong to its pushes alone.
     state["_cv_tokens"] = type(request_ctx)
     # A nested push, as by stream_with_context, must not match the URL again (H4).

@@ -14,6 +14,7 @@ from flask import Flask
 from flask.ctx import AppContext
 from flask.signals import appcontext_popped
 
+from .request_end import LOAN, lend_3_2
 from .teardown import guarded, is_torn_down, pop_guarded, send
 from .variables import DEFAULTS, FLASKS_G, MARK, PARENT, Lent, cv_app, note_defaults
 
@@ -21,7 +22,8 @@ if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 # What a context is not lent. All else belongs to the request: what a class of the app's own has set on it, too.
-_OWN = ("app", "g", "_cv_token", "_push_count", DEFAULTS, PARENT)
+# The method `pop` is in the instance while the end of the request is awaited (`request_end`).
+_OWN = ("app", "g", "_cv_token", "_push_count", "pop", DEFAULTS, PARENT)
 
 Tokens = t.Any
 """The token of our app context."""
@@ -73,6 +75,8 @@ def lendable(ctx: AppContext) -> Lent | None:
     if state["_request"] is None:
         return None
     lent = _lent(state)
+    if LOAN not in lent:
+        lent[LOAN] = lend_3_2(ctx)
     if lent["_session"] is None:
         # The parent is just opening its session. A child must not open another one: a thread that open_session()
         # starts would call open_session() again, and so on without end (H38).
