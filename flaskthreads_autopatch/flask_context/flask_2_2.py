@@ -4,27 +4,27 @@ A lent request is a request context of the child's own. It refers to the parent'
 tokens has one entry from the start: a nested push, as by ``stream_with_context``, then does not count as the first one,
 and its pop neither tears down nor closes the parent's request (H17).
 
-A context that the user's code pushes in a thread is the user's own. It behaves as it does without this library: an app
-context is outside of a request (`push_app_context`), and a request context has an app context, a ``g`` and a teardown
-of its own (`push_request_context`).
+What the user's code pushes in a thread is the subject of `flask_2_2_pushed`, and what it never pops that of
+`flask_2_2_forgotten`.
 """
 
 from __future__ import annotations
 
-import contextvars
 import typing as t
 from types import MethodType
 
 from flask import Flask
 from flask.ctx import AppContext, RequestContext
 
+from .flask_2_2_forgotten import pop_forgotten
+from .flask_2_2_pushed import push_app_context as push_app_context
+from .flask_2_2_pushed import push_request_context as push_request_context
 from .request_end import LOAN, lend_2_2
 from .teardown import (
     FLASKS_TEARDOWN,
     has_teardown_of_its_own,
     is_torn_down,
     log_error,
-    pop_guarded,
     tear_down,
     tearing_down_receivers,
 )
@@ -198,7 +198,7 @@ def leave(ctx: t.Any, state: State, exc: BaseException | None, fn: object) -> No
     app_token, request_ctx = state
     try:
         if cv_app.get(None) is not ctx or cv_request.get(None) is not request_ctx:
-            _pop_forgotten(ctx, app_token, request_ctx, exc, fn)
+            pop_forgotten(ctx, app_token, request_ctx, exc, fn)
     finally:
         if request_ctx is not None and request_ctx._cv_tokens:  # Otherwise the task has popped it itself.
             try:  # noqa: SIM105 - suppress() would take as long as the rest of this function
@@ -221,7 +221,7 @@ def _tear_down_and_pop(ctx: t.Any, app_token: t.Any, exc: BaseException | None, 
                 tear_down(app, is_replaced and has_teardown_of_its_own(app), exc, fn)
             finally:
                 if cv_app.get(None) is not ctx or cv_request.get(None) is not None:
-                    _pop_forgotten(ctx, app_token, None, exc, fn)  # by a teardown handler
+                    pop_forgotten(ctx, app_token, None, exc, fn)  # by a teardown handler
     finally:
         tokens: list[t.Any] = ctx._cv_tokens
         # More than one token: the task has pushed this very context again. With a second entry in the list, pop()
@@ -232,111 +232,3 @@ def _tear_down_and_pop(ctx: t.Any, app_token: t.Any, exc: BaseException | None, 
             ctx.pop(exc)
         except Exception:
             log_error(app, fn)
-
-
-def _pop_forgotten(ctx: t.Any, app_token: t.Any, request_ctx: t.Any, exc: BaseException | None, fn: object) -> None:
-    """Pop each context that was pushed after *ctx*, and the lent *request_ctx* (or None), and never popped (H16, H30).
-
-    A forgotten context that is only covered dies without a teardown. A database session that is kept by its ``id()``
-    is then found again by the next context at that address.
-    """
-    if not ctx._cv_tokens:
-        # The task has popped *ctx* itself: what was active before it is the end of the search.
-        before = app_token.old_value
-        ctx = None if before is contextvars.Token.MISSING else before
-    interrupt: BaseException | None = None
-    while True:
-        app_ctx, top = cv_app.get(None), cv_request.get(None)
-        if top is not None and top is not request_ctx and (app_ctx is ctx or not _is_below(top, app_ctx)):
-            interrupt = _pop(top, cv_request, exc, fn) or interrupt
-        elif app_ctx is not None and app_ctx is not ctx:
-            interrupt = _pop(app_ctx, cv_app, exc, fn) or interrupt
-        else:
-            break
-    if app_ctx is not ctx:
-        cv_app.set(ctx)  # Contexts were popped in another order than they were pushed.
-    if interrupt is not None:
-        raise interrupt
-
-
-def _is_below(request_ctx: t.Any, app_ctx: object) -> bool:
-    """Return whether *app_ctx* was pushed after *request_ctx*, as far as that can be told."""
-    tokens = request_ctx._cv_tokens
-    return bool(tokens) and tokens[-1][1] not in (None, app_ctx)
-
-
-def _pop(top: t.Any, variable: contextvars.ContextVar[t.Any], exc: BaseException | None, fn: object) -> t.Any:
-    """Pop *top*, which is the value of *variable*. Returns an exception that must not be swallowed, or None."""
-    count = len(top._cv_tokens)
-    # A list entry is the token, or for a request context the token and an app context.
-    token = None if count == 0 else top._cv_tokens[-1] if variable is cv_app else top._cv_tokens[-1][0]
-    interrupt = pop_guarded(top, exc, fn)
-    if variable.get(None) is top and len(top._cv_tokens) in (0, count):
-        # The context was pushed in other context variables (contextvars.Context): its token cannot be used here.
-        before = contextvars.Token.MISSING if token is None else token.old_value
-        variable.set(None if before is contextvars.Token.MISSING or before is top else before)
-    return interrupt
-
-
-class _Tokens(list[t.Any]):
-    """The tokens of an app context that hides the lent request. The pop of the push that hid it shows it again."""
-
-    def __init__(self, tokens: list[t.Any]) -> None:
-        super().__init__(tokens)
-        self.hidden: dict[int, t.Any] = {}
-        """The lent request context, by the index of the token of the push that hid it."""
-
-    def pop(self, index: t.SupportsIndex = -1) -> t.Any:
-        token = super().pop(index)
-        request_ctx = self.hidden.pop(len(self), None)
-        ctx: t.Any = cv_app.get(None)
-        # In other context variables (contextvars.Context) there is no request to show again. A request context that was
-        # pushed meanwhile and never popped stays: it is popped at the end of the task.
-        if request_ctx is not None and ctx is not None and ctx._cv_tokens is self and cv_request.get(None) is None:
-            request_ctx._cv_tokens[0] = cv_request.set(request_ctx), None
-        return token
-
-
-def push_app_context(ctx: t.Any, push: t.Callable[[], object]) -> object:
-    """Have *push* push *ctx*, an app context of the user's, outside of the lent request (H28).
-
-    Without this library a thread that pushes an app context has no request in there: its links are absolute.
-    """
-    request_ctx = cv_request.get(None)
-    if request_ctx is None or not hasattr(request_ctx, MARK) or hasattr(ctx, MARK):
-        return push()
-    try:
-        # Not by set(None): the proxy `request` would then raise an AttributeError, and Flask expects a RuntimeError
-        # where it renders a template.
-        cv_request.reset(request_ctx._cv_tokens[0][0])
-    except ValueError:
-        # In copied context variables, as in a coroutine, a variable cannot be unset. The request remains visible.
-        return push()
-    if type(ctx._cv_tokens) is not _Tokens:
-        ctx._cv_tokens = _Tokens(ctx._cv_tokens)
-    ctx._cv_tokens.hidden[len(ctx._cv_tokens)] = request_ctx
-    return push()
-
-
-def push_request_context(request_ctx: t.Any, push: t.Callable[[], object]) -> object:
-    """Have *push* push *request_ctx*, a request context of the user's, onto an app context of its own (H14, H29).
-
-    Flask reuses an active app context of the same app, and would reuse the inherited one. During the teardown of that
-    one it is reused all the same: tearing down a new app context would call the same handler again, without end (H11).
-    """
-    inherited = cv_app.get(None)
-    if (
-        getattr(inherited, MARK, None) is not True
-        or t.cast(AppContext, inherited).app is not request_ctx.app
-        or hasattr(request_ctx, MARK)
-    ):
-        return push()
-    ctx: t.Any = request_ctx.app.app_context()
-    ctx.push()
-    count = len(request_ctx._cv_tokens)
-    try:
-        return push()
-    finally:
-        # As Flask does, also where push() fails and leaves both pushed: the pop of the request context pops both.
-        if len(request_ctx._cv_tokens) > count:
-            request_ctx._cv_tokens[-1] = request_ctx._cv_tokens[-1][0], ctx
