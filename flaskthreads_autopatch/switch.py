@@ -12,7 +12,7 @@ from types import TracebackType
 
 from flask import Flask
 
-from . import __version__, app_policies, own_code
+from . import app_policies, own_code
 from .app_policies import EXTENSION as EXTENSION
 from .app_policies import policy_for as policy_for
 from .app_policies import policy_or_default as policy_or_default
@@ -182,7 +182,9 @@ def status() -> Status:
             own=own_code.adopted(),
             patch_points=patches.describe(),
             versions={
-                "flaskthreads_autopatch": __version__,
+                # The package is imported before its modules, and the import statement would make a circle: to a type
+                # checker the package imports this module.
+                "flaskthreads_autopatch": sys.modules["flaskthreads_autopatch"].__version__,
                 "python": platform.python_version(),
                 **{name: _version(name) for name in ("flask", "wrapt")},
             },
