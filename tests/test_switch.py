@@ -747,13 +747,3 @@ def test_every_public_name_is_there() -> None:
     assert set(flaskthreads_autopatch.__all__) <= set(dir(flaskthreads_autopatch))
     with pytest.raises(AttributeError, match="no_such_name"):
         flaskthreads_autopatch.no_such_name  # noqa: B018
-
-
-def test_nothing_of_flasks_private_names_outside_flask_context() -> None:
-    from pathlib import Path
-
-    package = Path(flaskthreads_autopatch.__file__).parent
-    private = ("_cv_app", "_cv_request", "_cv_token", "_push_count", "._request", "._session", "_get_session")
-    files = [path for path in package.rglob("*.py") if path.parent.name != "flask_context"]
-    assert len(files) >= 8
-    assert [path.name for path in files if any(name in path.read_text() for name in private)] == []
