@@ -27,7 +27,7 @@ EXTENSION = "flaskthreads_autopatch"
 """The key in ``app.extensions`` under which the policy of an app is stored, from the first capture on."""
 
 
-class Known(weakref.ref[Flask]):
+class KnownApp(weakref.ref[Flask]):
     """An app that is installed, or that `enable` has met."""
 
     __slots__ = ("errors", "installed", "keywords")
@@ -42,9 +42,9 @@ class _State:
     def __init__(self) -> None:
         self.keywords: Options | None = None
         """The keywords of `enable`; None unless `enable` is in force."""
-        self.known: dict[int, Known] = {}
+        self.known: dict[int, KnownApp] = {}
         """Each known app, by its ``id()``. `policy_for` looks here at each call for an app without a stored policy."""
-        self.defaults: dict[int, tuple[Policy, tuple[object, ...], Known | None, weakref.ref[Flask]]] = {}
+        self.defaults: dict[int, tuple[Policy, tuple[object, ...], KnownApp | None, weakref.ref[Flask]]] = {}
         """The policy that `policy_or_default` has read for an app without one, and from what; by the app's ``id()``."""
 
 
@@ -80,15 +80,15 @@ def policy_or_default(app: Flask) -> Policy:
     return policy
 
 
-def set_installed(app: Flask, keywords: Options) -> Known | None:
+def set_installed(app: Flask, keywords: Options) -> KnownApp | None:
     """Note that *app* is installed, so that its next capture reads its config. Return the previous note, or None."""
     before = _state.known.get(id(app))
-    _state.known[id(app)] = _known(app, keywords, installed=True)
+    _state.known[id(app)] = _new_known_app(app, keywords, installed=True)
     app.extensions.pop(EXTENSION, None)
     return before
 
 
-def set_uninstalled(app: Flask, before: Known | None = None) -> bool:
+def set_uninstalled(app: Flask, before: KnownApp | None = None) -> bool:
     """Undo `set_installed`: restore *before*, which it returned. Return whether *app* was installed."""
     known = _state.known.get(id(app))
     if known is None or not known.installed:
@@ -106,7 +106,7 @@ def set_enabled(keywords: Options | None) -> Options | None:
 
     The config of each app that is not installed is read again at its next capture.
     """
-    # Set the keywords first, then forget the apps. `_meet` works in the opposite order, so that it notices this call.
+    # Set the keywords first, then forget the apps. `_meet` adds the app first, then looks at the keywords.
     before, _state.keywords = _state.keywords, keywords
     for known in _state.known.copy().values():
         if not known.installed:
@@ -151,14 +151,14 @@ def describe() -> tuple[tuple[tuple[str, Policy], ...], tuple[tuple[str, str], .
     return tuple(sorted(policies, key=lambda each: each[0])), tuple(sorted(refused))
 
 
-def _known(app: Flask, keywords: Options, installed: bool) -> Known:
+def _new_known_app(app: Flask, keywords: Options, installed: bool) -> KnownApp:
     key = id(app)
-    known = Known(app, lambda _: _state.known.pop(key, None))
+    known = KnownApp(app, lambda _: _state.known.pop(key, None))
     known.keywords, known.installed, known.errors = keywords, installed, []
     return known
 
 
-def _forget(known: Known) -> None:
+def _forget(known: KnownApp) -> None:
     app = known()
     if app is not None and _state.known.get(id(app)) is known:
         _state.known.pop(id(app), None)
@@ -174,8 +174,8 @@ def _read(app: Flask) -> Policy | None:
         try:
             policy = resolve(known.keywords, app.config, os.environ)
         except Exception as error:
-            # Any error, not only a `PolicyError`, because the config may return objects of the application's own. It is
-            # not raised, because this may be called by start().
+            # Any error is caught, not only a `PolicyError`, because the config may hold any objects of the application.
+            # It is not raised, because it would come out of a start().
             _refuse(app, known, text_of(error))
             return None
         # If another thread was faster, use its policy, which is equal.
@@ -187,11 +187,11 @@ def _read(app: Flask) -> Policy | None:
             app.extensions.pop(EXTENSION, None)
 
 
-def _meet(app: Flask) -> Known | None:
+def _meet(app: Flask) -> KnownApp | None:
     """Note that `enable` applies to *app*, and return the note; None if `enable` is not in force."""
     keywords = _state.keywords
     while keywords is not None:
-        known = _state.known.setdefault(id(app), _known(app, keywords, installed=False))
+        known = _state.known.setdefault(id(app), _new_known_app(app, keywords, installed=False))
         if known.installed or _state.keywords is keywords:
             own_code.adopt(app.import_name)
             return known
@@ -201,7 +201,7 @@ def _meet(app: Flask) -> Known | None:
     return None
 
 
-def _refuse(app: Flask, known: Known, error: str) -> None:
+def _refuse(app: Flask, known: KnownApp, error: str) -> None:
     known.errors.append(error)
     if known.errors[0] is error:  # Otherwise another thread has logged it.
         log(
