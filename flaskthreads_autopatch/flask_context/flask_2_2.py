@@ -11,7 +11,7 @@ What the user's code pushes in a thread is the subject of `flask_2_2_pushed`, an
 from __future__ import annotations
 
 import typing as t
-from types import MethodType
+from types import FunctionType, MethodType
 
 from flask import Flask
 from flask.ctx import AppContext, RequestContext
@@ -128,15 +128,13 @@ def _already_matched() -> None:
     """Do nothing. Stands in for ``match_request``: the parent has matched this request."""
 
 
-class _OwnLayer:
-    """Our layer on ``AppContext.push``, if it has ever been applied."""
-
-    found: t.Any = None
+# In a list, because an attribute of a class that is read would bind the layer, as a method is bound.
+_noted_layer: list[object] = [None]
 
 
 def note_push_layer(layer: object) -> None:
     """Note *layer*, which is ours and on ``AppContext.push``: `enter` passes it by, and so takes a tenth less time."""
-    _OwnLayer.found = layer
+    _noted_layer[0] = layer
 
 
 def enter(app: Flask, lent: Lent | None, fn: object) -> Entered:
@@ -146,10 +144,10 @@ def enter(app: Flask, lent: Lent | None, fn: object) -> Entered:
     if type(ctx.g) is not FLASKS_G:
         note_defaults(ctx)
     try:
-        # Our own layer has nothing to do for a context of ours. A layer of other code on top of it is called.
+        # Our own layer has nothing to do for a context of ours. If there is another layer, each one is called.
         layer: t.Any = AppContext.__dict__["push"]
-        if layer is _OwnLayer.found and type(ctx) is AppContext:
-            layer.__wrapped__(ctx)
+        if layer is _noted_layer[0] and type(ctx) is AppContext and type(push := layer.__wrapped__) is FunctionType:
+            push(ctx)
         else:
             ctx.push()
     except BaseException as exc:
