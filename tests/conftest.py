@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-import gc
-import threading
-import time
-import typing as t
-import weakref
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 
 import pytest
-import wrapt
 from flask import Flask
 
 import flaskthreads_autopatch
 from flaskthreads_autopatch import flask_context
-from flaskthreads_autopatch.patching import points
 
-T = t.TypeVar("T")
-
-
-def attributes() -> dict[str, object]:
-    """What stands at each patch point, in the ``__dict__`` that defines it; None where it is inherited."""
-    found = {}
-    for point in points.POINTS:
-        owner, attribute, _ = wrapt.resolve_path(point.module, point.attribute)
-        found[point.name] = vars(owner).get(attribute)
-    return found
-
-
-BORN_WITH = attributes()
-
-
-def changed() -> list[str]:
-    """The patch points where not the identical object stands any more; a wrapt layer equals what it wraps."""
-    return [name for name, value in attributes().items() if value is not BORN_WITH[name]]
+from .helpers import changed
 
 
 @pytest.fixture(autouse=True)
@@ -61,28 +36,3 @@ def installed(app: Flask) -> Flask:
     """The same app, installed."""
     flaskthreads_autopatch.install(app)
     return app
-
-
-def in_thread(fn: Callable[..., T], *args: object) -> T:
-    """What *fn* returns or raises in a plain `threading.Thread` that is started here and waited for."""
-    outcome: Future[T] = Future()
-
-    def work() -> None:
-        try:
-            outcome.set_result(fn(*args))
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join(30)
-    return outcome.result(0)
-
-
-def collectable(*refs: weakref.ref[t.Any]) -> bool:
-    """Whether all are dead; a pool's worker may need a moment to drop its work item."""
-    end = time.monotonic() + 30
-    while any(ref() is not None for ref in refs) and time.monotonic() < end:
-        gc.collect()
-        time.sleep(0.01)
-    return all(ref() is None for ref in refs)

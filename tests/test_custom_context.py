@@ -12,7 +12,7 @@ from flask import Flask, g, has_request_context, request
 from flaskthreads_autopatch import flask_context as fc
 from flaskthreads_autopatch import install, running
 
-from .conftest import collectable, in_thread
+from .helpers import collectable, in_thread
 
 if fc.REUSES_APP_CONTEXT:
     from flask.ctx import RequestContext as Base

@@ -16,7 +16,7 @@ from flask.ctx import _AppCtxGlobals
 
 from flaskthreads_autopatch import entries, install, is_inherited, running
 
-from .conftest import in_thread
+from .helpers import in_thread
 
 
 class Unhashable(type):

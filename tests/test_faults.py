@@ -33,7 +33,7 @@ from flaskthreads_autopatch import AppContextThread, ThreadPoolWithAppContextExe
 from flaskthreads_autopatch.patching.bound_run import kept
 from flaskthreads_autopatch.visibility import overdue
 
-from .conftest import changed
+from .helpers import changed
 
 LIMIT = 300
 """Seconds after which a test that hangs fails."""

@@ -24,7 +24,7 @@ from flaskthreads_autopatch import (
     suppress_inheritance,
 )
 
-from .conftest import collectable
+from .helpers import collectable
 from .test_patches import user
 
 pytestmark = [

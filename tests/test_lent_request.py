@@ -30,7 +30,7 @@ from flaskthreads_autopatch import (
 )
 from flaskthreads_autopatch.flask_context import REUSES_APP_CONTEXT
 
-from .conftest import in_thread
+from .helpers import in_thread
 
 PATIENCE = 30
 

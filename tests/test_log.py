@@ -18,7 +18,7 @@ from flaskthreads_autopatch import context_released, entries, is_inherited, log
 from flaskthreads_autopatch.patching import threads, wrappers
 from flaskthreads_autopatch.visibility import overdue
 
-from .conftest import in_thread
+from .helpers import in_thread
 
 LIMIT = 60
 """Seconds after which a test that hangs fails."""

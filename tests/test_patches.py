@@ -39,7 +39,7 @@ from flaskthreads_autopatch.entries import _log_once
 from flaskthreads_autopatch.log import logger
 from flaskthreads_autopatch.patching import bound_run, points, wrappers
 
-from .conftest import collectable, in_thread
+from .helpers import collectable, in_thread
 
 
 def user() -> str:

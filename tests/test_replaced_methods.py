@@ -17,7 +17,7 @@ from flask.ctx import AppContext
 from flaskthreads_autopatch import disable, install, is_inherited
 from flaskthreads_autopatch import flask_context as fc
 
-from .conftest import in_thread
+from .helpers import in_thread
 from .processes import run
 
 NAME = "do_teardown_appcontext"

@@ -46,7 +46,7 @@ from flaskthreads_autopatch.policy import resolve
 from flaskthreads_autopatch.visibility import overdue, parents, registry
 
 from . import processes
-from .conftest import in_thread
+from .helpers import in_thread
 
 LIMIT = 60
 """Seconds after which a test that hangs fails."""

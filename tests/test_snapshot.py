@@ -34,7 +34,7 @@ from flaskthreads_autopatch.replay import replay
 from flaskthreads_autopatch.snapshot import Snapshot
 from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
-from .conftest import collectable, in_thread
+from .helpers import collectable, in_thread
 
 
 class Resource:

@@ -33,7 +33,7 @@ from flaskthreads_autopatch.patching import points
 from flaskthreads_autopatch.patching.layers import PatchPoint
 from flaskthreads_autopatch.switch import EXTENSION
 
-from .conftest import BORN_WITH, attributes, changed, in_thread
+from .helpers import BORN_WITH, attributes, changed, in_thread
 from .test_patches import user
 
 

@@ -16,7 +16,7 @@ from flask import Flask, appcontext_pushed, g, has_app_context, request
 
 from flaskthreads_autopatch import disable, install, is_inherited, running, suppress_inheritance
 
-from .conftest import collectable
+from .helpers import collectable
 from .test_patches import user
 
 LIMIT = 60

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import typing as t
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 
 import pytest
 from flask import Flask
@@ -13,38 +11,13 @@ from flask.signals import appcontext_pushed, appcontext_tearing_down
 
 import flaskthreads_autopatch as autopatch
 
-Work = Callable[[], t.Any]
-Start = Callable[[Work], t.Any]
-
-
-def in_thread(work: Work) -> t.Any:
-    """What *work* returns, called in a thread."""
-    returned: list[t.Any] = []
-    thread = threading.Thread(target=lambda: returned.append(work()))
-    thread.start()
-    thread.join()
-    assert returned, "the thread has raised"
-    return returned[0]
-
-
-def in_pool(work: Work) -> t.Any:
-    """What *work* returns, called in a pool's worker."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(work).result()
+from .helpers import Counts, Start, in_pool, in_thread
 
 
 @pytest.fixture(params=[in_thread, in_pool], ids=["thread", "pool"])
 def start(request: pytest.FixtureRequest) -> Start:
     """Call something in a thread, or in a pool, and return what it returns."""
     return t.cast(Start, request.param)
-
-
-class Counts:
-    """How many app contexts were pushed and torn down, and how many of these were inherited ones."""
-
-    def __init__(self) -> None:
-        self.pushed = self.torn_down = self.inherited = 0
-        self.lock = threading.Lock()
 
 
 @pytest.fixture

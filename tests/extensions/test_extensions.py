@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from flask import Flask, g, session
 
-from .conftest import Counts, Start
+from .helpers import Counts, Start
 
 pytestmark = pytest.mark.extensions
 

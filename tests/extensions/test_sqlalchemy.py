@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from flask import Flask, g
 
-from .conftest import Counts, Start
+from .helpers import Counts, Start
 
 pytestmark = pytest.mark.extensions
 

@@ -11,7 +11,7 @@ import typing as t
 import pytest
 from flask import Flask, current_app, g, has_request_context
 
-from .conftest import Compare, Start, in_view
+from .helpers import Compare, Start, in_view
 
 pytestmark = pytest.mark.celery
 

@@ -20,8 +20,8 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from flask import Flask, g, has_request_context, request
 
-from ..conftest import in_thread
-from .conftest import LIMIT, Compare, Work, in_view
+from ..helpers import LIMIT, in_thread
+from .helpers import Compare, Work, in_view
 
 Run = Callable[[Work[object]], object]
 

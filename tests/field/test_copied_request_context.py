@@ -29,8 +29,8 @@ from flask import (
     stream_with_context,
 )
 
-from ..conftest import in_thread
-from .conftest import FLASK_3_2, LIMIT, Compare, in_view
+from ..helpers import LIMIT, in_thread
+from .helpers import FLASK_3_2, Compare, in_view
 
 Handle = Callable[[int], None]
 Loop = Callable[[Handle], None]

@@ -15,8 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 import pytest
 from flask import Flask, g, has_app_context, has_request_context, request
 
-from ..conftest import in_thread
-from .conftest import LIMIT, Compare, in_view
+from ..helpers import LIMIT, in_thread
+from .helpers import Compare, in_view
 
 Promise = Future[t.Any]
 Callback = Callable[[Promise], object]

@@ -18,8 +18,8 @@ from flask.globals import app_ctx
 
 from flaskthreads_autopatch import AppContextThread, copy_current_app_context
 
-from ..conftest import in_thread
-from .conftest import FLASK_3_2, LIMIT, Compare, NewApp, Start, in_view
+from ..helpers import LIMIT, in_thread
+from .helpers import FLASK_3_2, Compare, NewApp, Start, in_view
 
 OffAndOn = Callable[[t.Any], tuple[t.Any, t.Any]]
 Event = tuple[t.Any, ...]

@@ -19,8 +19,8 @@ from flask.globals import app_ctx
 import flaskthreads_autopatch
 from flaskthreads_autopatch import suppress_inheritance
 
-from ..conftest import in_thread
-from .conftest import FLASK_3_2, LIMIT, Compare, NewApp, Start, Work, in_view
+from ..helpers import LIMIT, in_thread
+from .helpers import FLASK_3_2, Compare, NewApp, Start, Work, in_view
 
 Make = Callable[[Flask, Work[object]], Work[object]]
 

@@ -29,8 +29,8 @@ from werkzeug.serving import make_server
 import flaskthreads_autopatch
 from flaskthreads_autopatch import suppress_inheritance
 
-from ..conftest import in_thread
-from .conftest import LIMIT, Compare, NewApp, in_view
+from ..helpers import LIMIT, in_thread
+from .helpers import Compare, NewApp, in_view
 
 Events = list[str]
 

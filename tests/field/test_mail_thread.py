@@ -30,8 +30,8 @@ from flask import (
 import flaskthreads_autopatch
 from flaskthreads_autopatch import flask_context
 
-from ..conftest import in_thread
-from .conftest import LIMIT, Compare, NewApp, Start, Work, by_thread, in_view
+from ..helpers import LIMIT, in_thread
+from .helpers import Compare, NewApp, Start, Work, by_thread, in_view
 
 Seen = dict[str, t.Any]
 Send = Callable[[Flask], Seen]

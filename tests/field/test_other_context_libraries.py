@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 from flask import Flask, current_app, g, has_request_context, request, session
 
-from .conftest import FLASK_3_2, LIMIT, Compare, in_view
+from ..helpers import LIMIT
+from .helpers import FLASK_3_2, Compare, in_view
 
 pytestmark = pytest.mark.extensions
 

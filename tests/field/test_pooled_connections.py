@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from flask import Flask
 
-from ..conftest import in_thread
-from .conftest import Compare, Start, in_view
+from ..helpers import in_thread
+from .helpers import Compare, Start, in_view
 
 pytestmark = pytest.mark.extensions
 

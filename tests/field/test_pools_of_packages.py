@@ -16,7 +16,8 @@ import pytest
 from flask import Flask, current_app, g, has_app_context, has_request_context, request
 from werkzeug.serving import make_server
 
-from .conftest import FLASK_3_2, LIMIT, Compare, in_view
+from ..helpers import LIMIT
+from .helpers import FLASK_3_2, Compare, in_view
 
 pytestmark = pytest.mark.extensions
 

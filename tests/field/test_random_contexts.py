@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from flaskthreads_autopatch import is_inherited
 
-from ..conftest import in_thread
-from .conftest import Compare, in_view
+from ..helpers import in_thread
+from .helpers import Compare, in_view
 
 Node = tuple[str, bool, list[t.Any]]
 """A context: its kind, whether it ends with an error, and the contexts that are pushed in it, one after the other."""

@@ -22,8 +22,8 @@ from sqlalchemy.pool import QueuePool
 
 import flaskthreads_autopatch
 
-from ..conftest import in_thread
-from .conftest import FLASK_3_2, LIMIT, Compare, NewApp, Work, in_view
+from ..helpers import LIMIT, in_thread
+from .helpers import FLASK_3_2, Compare, NewApp, Work, in_view
 
 ScopeFunc = Callable[[], object]
 

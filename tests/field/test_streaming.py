@@ -12,7 +12,8 @@ from multiprocessing.pool import ThreadPool
 import pytest
 from flask import Flask, Response, g, has_app_context, has_request_context, request, stream_with_context
 
-from .conftest import LIMIT, Compare
+from ..helpers import LIMIT
+from .helpers import Compare
 
 Generate = Callable[[Flask], Iterator[str]]
 

@@ -19,8 +19,8 @@ from flask import Flask, after_this_request, g, has_app_context, has_request_con
 import flaskthreads_autopatch
 from flaskthreads_autopatch import copy_current_app_context
 
-from ..conftest import in_thread
-from .conftest import FLASK_3_2, LIMIT, Compare, NewApp, Start, Work, in_view
+from ..helpers import LIMIT, in_thread
+from .helpers import FLASK_3_2, Compare, NewApp, Start, Work, in_view
 
 Sent = list[tuple[str, bool, bool]]
 Cause = Callable[[Flask, Work[None]], None]

@@ -8,9 +8,11 @@ import os
 import subprocess
 import sys
 import typing as t
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+
+from .helpers import Ask, RunCase, Steps
 
 QUIET = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
@@ -22,10 +24,6 @@ QUIET = {
     "NEW_RELIC_LOG": os.devnull,
 }
 """Agents must not look for their servers."""
-
-Ask = Callable[[dict[str, t.Any]], t.Any]
-Steps = tuple[tuple[str, str], ...]
-RunCase = Callable[[str, Steps], dict[str, t.Any]]
 
 
 @pytest.fixture(scope="session")

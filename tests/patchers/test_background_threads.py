@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from .background import STARTERS
-from .conftest import Ask
+from .helpers import Ask
 
 pytestmark = pytest.mark.patchers
 

@@ -14,7 +14,7 @@ import pytest
 
 from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
-from .conftest import RunCase, Steps
+from .helpers import RunCase, Steps
 
 pytestmark = pytest.mark.patchers
 

@@ -12,7 +12,7 @@ import wrapt
 from flask import Flask, g
 
 import flaskthreads_autopatch as autopatch
-from tests.conftest import BORN_WITH, changed
+from tests.helpers import BORN_WITH, changed
 
 
 @pytest.fixture
