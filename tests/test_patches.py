@@ -1015,6 +1015,25 @@ def test_h14_a_served_request_sees_nothing_of_the_lent_one(served: Flask) -> Non
     assert outside_of_the_request == [not fc.REUSES_APP_CONTEXT] * 2
 
 
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_h14_nor_inside_one_that_is_active_in_copied_context_variables(served: Flask, has_ended: bool) -> None:
+    """As by a server that a thread starts on an event loop: the loop copies the thread's context variables."""
+
+    def serve() -> list[str]:
+        return [served.test_client().get(path).text for path in ("/bob", "/carol")]
+
+    def copy() -> t.Any:
+        context = contextvars.copy_context()
+        return context if has_ended else in_thread(context.run, serve)
+
+    with served.test_request_context("/alices"):
+        g.user = "alice"
+        seen = in_thread(copy)
+    if has_ended:
+        seen = in_thread(seen.run, serve)
+    assert seen == ["nobody False /bob", "nobody False /carol"]
+
+
 def test_a_test_client_kept_open_in_a_thread(served: Flask) -> None:
     def work() -> tuple[str, str, str]:
         with served.test_client() as client:

@@ -17,6 +17,7 @@ from flask import Flask
 from flask.ctx import AppContext, RequestContext
 
 from .flask_2_2_forgotten import pop_forgotten
+from .flask_2_2_pushed import is_pushed as is_pushed
 from .flask_2_2_pushed import push_app_context as push_app_context
 from .flask_2_2_pushed import push_request_context as push_request_context
 from .request_end import LOAN, lend_2_2
@@ -53,12 +54,6 @@ def own_request(ctx: AppContext) -> t.Any:
     """Return the active request if it is one of the app of *ctx*; else None. Another app's may be active below."""
     request_ctx = cv_request.get(None)
     return None if request_ctx is None or request_ctx.app is not ctx.app else request_ctx.request
-
-
-def is_pushed(ctx: t.Any) -> bool:
-    """Return whether *ctx* is active somewhere. May be called from any thread."""
-    # After `leave`, the list still holds the None that it inserted for Flask's pop().
-    return any(token is not None for token in ctx._cv_tokens[-1:])
 
 
 Hidden = list[tuple[t.Any, t.Any]]

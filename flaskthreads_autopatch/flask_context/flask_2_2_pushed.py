@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import typing as t
 
-from flask.ctx import AppContext
-
 from .variables import MARK, cv_app, cv_request
+
+
+def is_pushed(ctx: t.Any) -> bool:
+    """Return whether *ctx* is active somewhere. May be called from any thread."""
+    # After `leave`, the list still holds the None that it inserted for Flask's pop().
+    return any(token is not None for token in ctx._cv_tokens[-1:])
 
 
 class _Tokens(list[t.Any]):
@@ -58,11 +62,14 @@ def push_request_context(request_ctx: t.Any, push: t.Callable[[], object]) -> ob
 
     Flask reuses an active app context of the same app, and would reuse the inherited one. During the teardown of that
     one it is reused all the same: tearing down a new app context would call the same handler again, without end (H11).
+    Afterwards it may still be active in copied context variables, as in a coroutine that a thread has left to a loop.
     """
-    inherited = cv_app.get(None)
+    inherited: t.Any = cv_app.get(None)
+    mark = getattr(inherited, MARK, None)
     if (
-        getattr(inherited, MARK, None) is not True
-        or t.cast(AppContext, inherited).app is not request_ctx.app
+        mark is None
+        or (mark is False and is_pushed(inherited))
+        or inherited.app is not request_ctx.app
         or hasattr(request_ctx, MARK)
     ):
         return push()
