@@ -7,6 +7,7 @@ teardown of its own (`push_request_context`).
 from __future__ import annotations
 
 import typing as t
+from threading import get_ident
 
 from .variables import MARK, cv_app, cv_request
 
@@ -22,12 +23,15 @@ class _Tokens(list[t.Any]):
 
     def __init__(self, tokens: list[t.Any]) -> None:
         super().__init__(tokens)
-        self.hidden: dict[int, t.Any] = {}
-        """The lent request context, by the index of the token of the push that hid it."""
+        self.hidden: dict[tuple[int, int], t.Any] = {}
+        """The lent request context, by the index of the token of the push that hid it, and the ident of the thread.
+
+        Other threads may push and pop the same app context. None of them is shown the request of another one.
+        """
 
     def pop(self, index: t.SupportsIndex = -1) -> t.Any:
         token = super().pop(index)
-        request_ctx = self.hidden.pop(len(self), None)
+        request_ctx = self.hidden.pop((len(self), get_ident()), None)
         ctx: t.Any = cv_app.get(None)
         # In other context variables (contextvars.Context) there is no request to show again. A request context that was
         # pushed meanwhile and never popped stays: it is popped at the end of the task.
@@ -48,12 +52,14 @@ def push_app_context(ctx: t.Any, push: t.Callable[[], object]) -> object:
         # Not by set(None): the proxy `request` would then raise an AttributeError, and Flask expects a RuntimeError
         # where it renders a template.
         cv_request.reset(request_ctx._cv_tokens[0][0])
-    except ValueError:
-        # In copied context variables, as in a coroutine, a variable cannot be unset. The request remains visible.
+    except (ValueError, RuntimeError):
+        # In copied context variables, as in a coroutine, a variable cannot be unset. The request remains visible. The
+        # RuntimeError says that the token has been used: the thread whose variables were copied has ended, or has
+        # hidden the request itself.
         return push()
     if type(ctx._cv_tokens) is not _Tokens:
         ctx._cv_tokens = _Tokens(ctx._cv_tokens)
-    ctx._cv_tokens.hidden[len(ctx._cv_tokens)] = request_ctx
+    ctx._cv_tokens.hidden[len(ctx._cv_tokens), get_ident()] = request_ctx
     return push()
 
 

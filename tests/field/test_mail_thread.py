@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 import threading
 import typing as t
@@ -651,3 +652,83 @@ def test_in_copied_context_variables_the_lent_request_remains_visible(app: Flask
     with app.test_request_context("/view"):
         g.user = "alice"
         assert in_thread(lambda: asyncio.run(send())) == (on, [])
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_in_copied_context_variables_a_context_can_be_pushed_when_the_thread_has_ended(app: Flask, on: bool) -> None:
+    """Found in threads that hand a coroutine to a loop, or what is left to do to a thread with copied variables."""
+
+    def send() -> tuple[bool, list[str]]:
+        with app.app_context():
+            return has_app_context(), sorted(g)
+
+    if on:
+        flaskthreads_autopatch.install(app)
+    with app.test_request_context("/view"):
+        g.user = "alice"
+        context = in_thread(contextvars.copy_context)
+    assert contextvars.Context().run(in_thread, context.run, send) == (True, [])
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_in_copied_context_variables_one_can_be_pushed_where_the_thread_has_pushed_one(app: Flask, on: bool) -> None:
+    """Found in threads with a loop of their own: a callback has the variables that were current at ``call_soon()``."""
+    seen: list[tuple[bool, list[str]]] = []
+
+    def send() -> None:
+        with app.app_context():
+            seen.append((has_app_context(), sorted(g)))
+
+    def run_a_loop() -> None:
+        loop = asyncio.new_event_loop()
+        loop.call_soon(send)
+        loop.call_soon(loop.stop)
+        with app.app_context():
+            loop.run_forever()
+        loop.close()
+
+    if on:
+        flaskthreads_autopatch.install(app)
+    with app.test_request_context("/view"):
+        g.user = "alice"
+        in_thread(run_a_loop)
+    assert seen == [(True, [])]
+
+
+@pytest.mark.skipif(not flask_context.REUSES_APP_CONTEXT, reason="Flask 3.2 covers the request with each app context")
+def test_h28_one_context_popped_by_two_threads_in_the_wrong_order_shows_neither_the_others_request(
+    unchanged: Compare,
+) -> None:
+    """Found in modules that make one context at start-up: Flask raises, and no thread sees another one's request."""
+
+    def scenario(app: Flask) -> list[object]:
+        shared = app.app_context()
+        alice_is_in, bob_is_in, alice_is_out = (threading.Event() for _ in range(3))
+        seen: list[object] = []
+
+        def alice() -> None:
+            try:
+                with shared:
+                    alice_is_in.set()
+                    bob_is_in.wait(LIMIT)
+            except ValueError as error:
+                seen.append(type(error).__name__)
+            seen.append(request.path if has_request_context() else None)
+            alice_is_out.set()
+
+        def bob() -> None:
+            with contextlib.suppress(ValueError, IndexError), shared:
+                bob_is_in.set()
+                alice_is_out.wait(LIMIT)
+
+        threads = [threading.Thread(target=alice), threading.Thread(target=bob)]
+        with app.test_request_context("/alice"):
+            threads[0].start()
+        alice_is_in.wait(LIMIT)
+        with app.test_request_context("/bob"):
+            threads[1].start()
+        for thread in threads:
+            thread.join(LIMIT)
+        return seen
+
+    assert unchanged(scenario) == ["ValueError", None]
