@@ -124,7 +124,7 @@ def _already_matched() -> None:
 
 
 # In a list, because an attribute of a class that is read would bind the layer, as a method is bound.
-_noted_layer: list[object] = [None]
+_noted_layer: list[t.Any] = [None]
 
 
 def note_push_layer(layer: object) -> None:
