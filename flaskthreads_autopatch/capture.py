@@ -58,7 +58,7 @@ def capture(ctx: AppContext, policy: Policy, *, contextvars: bool = True) -> Sna
 
 
 _UNREADABLE = "_flaskthreads_autopatch_unreadable"
-"""An attribute of a request whose body could not be read, which has been logged."""
+"""An attribute of a request whose body could not be read: True once that has been logged."""
 
 
 def _read_body(request: t.Any) -> None:
@@ -67,10 +67,10 @@ def _read_body(request: t.Any) -> None:
     try:
         request.get_data(parse_form_data=True)
     except Exception:
-        # A thread is captured when it is made and when it is started, and a view may start many.
+        # A thread is captured twice, when it is made and when it is started. The failure is logged once for a request.
         if getattr(request, _UNREADABLE, False):
             return
         setattr(request, _UNREADABLE, True)
-        # The request's repr has method and URL as the client has sent them.
+        # safe_repr(), because the request's repr contains the method and the URL as the client has sent them.
         message = "preload: reading the body of %s failed; the thread starts without it."
         log(logging.WARNING, message, safe_repr(request), exc_info=True)

@@ -67,21 +67,21 @@ class _Plan(t.NamedTuple):
     """What happens to the entries of a ``g``, in their order."""
 
     closable: tuple[bool, ...]
-    """Whether each is inherited, and a teardown handler could close it."""
+    """For each entry, whether it is inherited and a teardown handler could close it."""
     reasons: tuple[str | None, ...]
-    """Why each is not inherited; None if it is."""
+    """For each entry, why it is not inherited; None if it is."""
     has_exceptions: bool
-    """Whether one is not inherited, or is a namespace."""
+    """Whether at least one entry is not inherited or is a namespace."""
     is_plain: bool
-    """Whether each is inherited, and none can be closed."""
+    """Whether all entries are inherited and none could be closed. There is nothing left to do for such a ``g``."""
     forgetting: tuple[weakref.ref[type], ...] = ()
-    """References to the classes. When one of these goes, a plan that is kept is forgotten."""
+    """References to the classes of the values. A plan in `_plans` is deleted as soon as one of the classes is."""
 
 
 def _plan_for(values: Entries, policy: Policy) -> _Plan:
     classes = [type(value) for value in values.values()]
     plain = [_is_plain(cls) for cls in classes]
-    # Without exclude, the reason for a plain value need not be asked for.
+    # Without exclude, a plain value is always inherited.
     reasons = [
         None if is_plain and not policy.exclude else policy.why_entry_not_inherited(name, cls)
         for name, cls, is_plain in zip(values, classes, plain, strict=True)
@@ -95,8 +95,8 @@ def _plan_for(values: Entries, policy: Policy) -> _Plan:
 
 
 _plans: dict[tuple[int, ...], _Plan] = {}
-"""By the ids of the classes of the values, in their order. No class is kept alive, because an app may make one for each
-request; and when one goes, its plans go before another class can have the same id."""
+"""Plans by the ids of the classes of the values, in their order. They keep no class alive, because an app may create
+one for each request. When a class is deleted, its plans are deleted before another class can have the same id."""
 _MOST_PLANS = 1024
 
 

@@ -80,7 +80,7 @@ def own_variables(snapshot: Snapshot) -> contextvars.Context:
 
 
 def begin(snapshot: Snapshot, shown: object, kind: Kind = "task") -> Replaying:
-    """Push a new app context and fill it from *snapshot*. Returns what `end` takes, in the same thread."""
+    """Push a new app context and fill it from *snapshot*. Pass the result to `end`, in the same thread."""
     if snapshot.environ is None:
         ctx, state = flask_context.enter(snapshot.app, snapshot.lent, shown)
     else:
@@ -99,6 +99,7 @@ def begin(snapshot: Snapshot, shown: object, kind: Kind = "task") -> Replaying:
             closable, namespaces = entries.without(own, closable), entries.without(own, namespaces)
             entries.fill(target, entries.without(own, snapshot.values), namespaces)
         else:
+            # The child's g has no entry yet, as nearly always: there is nothing to compare.
             target.update(snapshot.values)
         if inherited_receivers:
             signals.begin(ctx)
@@ -112,11 +113,13 @@ def end(replaying: Replaying, error: BaseException | None) -> None:
     """Tear the app context of *replaying* down and pop it. *error*: the exception that the code inside raised."""
     ctx, state, shown, own_g, closable, namespaces, entry = replaying
     try:
+        # With the option share, this was the parent's g. A teardown handler must not close what is on that.
         ctx.g = own_g
         if closable or namespaces:
             entries.hide(own_g.__dict__, closable, namespaces)
             if type(own_g) is not FLASKS_G:
-                # A handler may count on the default of an entry that is hidden.
+                # The constructor of an app's own class of g may have set an entry that is hidden now. A handler may
+                # count on that default.
                 entries.put_back((*closable, *namespaces), flask_context.defaults_of(ctx), own_g.__dict__)
         flask_context.leave(ctx, state, error, shown)
     finally:

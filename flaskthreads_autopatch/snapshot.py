@@ -42,7 +42,7 @@ class Snapshot:
 
     app: Flask
     values: Entries
-    """The inherited entries of ``g``, by reference, but for namespaces."""
+    """The inherited entries of ``g``, by reference, except those in `namespaces`."""
     closable: Entries
     """Those of `values` that a teardown handler could close: all but the plain immutable ones."""
     namespaces: Namespaces
@@ -56,9 +56,9 @@ class Snapshot:
     variables: contextvars.Context | None
     """With the option ``contextvars``, a copy of the parent's other context variables; else None."""
     parent: weakref.ref[AppContext]
-    """The app context that the snapshot was taken of."""
+    """A weak reference to the app context that the snapshot was taken of."""
     warn_after: float | None
-    """The option of that name."""
+    """The option ``warn_after`` of the policy."""
 
     environ: t.ClassVar[t.Any] = None
     """The WSGI environ of a request that was carried from another process: see `CarriedSnapshot`."""

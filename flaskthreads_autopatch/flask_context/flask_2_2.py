@@ -65,7 +65,7 @@ def hide_requests() -> Hidden:
     hidden: Hidden = []
     while (request_ctx := cv_request.get(None)) is not None:
         try:
-            # Not by set(None): the proxy `request` would then raise an AttributeError instead of Flask's RuntimeError.
+            # reset(), not set(None), after which the proxy `request` would raise an AttributeError, not a RuntimeError.
             cv_request.reset(request_ctx._cv_tokens[0][0])
         except (IndexError, ValueError, RuntimeError):
             # The request context was pushed in other context variables (contextvars.Context).
@@ -81,7 +81,7 @@ def show_requests(hidden: Hidden) -> None:
         if token is not None:
             cv_request.reset(token)
         else:
-            # Its own token has been used.
+            # reset() in `hide_requests` has used up the token of its push, so it gets a new one.
             request_ctx._cv_tokens[0] = cv_request.set(request_ctx), request_ctx._cv_tokens[0][1]
 
 
@@ -111,7 +111,8 @@ def lendable(ctx: AppContext) -> Lent | None:
     state = request_ctx.__dict__.copy()
     if LOAN not in state:
         state[LOAN] = lend_2_2(request_ctx)
-    # The tokens refer to the parent's contexts, and belong to its pushes alone.
+    # The parent's tokens refer to the parent's contexts, so they are left out. Until `enter` makes a list for the
+    # child, the class of the request context is kept under that name.
     state["_cv_tokens"] = type(request_ctx)
     # A nested push, as by stream_with_context, must not match the URL again (H4).
     state["match_request"] = _already_matched
@@ -128,7 +129,7 @@ _noted_layer: list[t.Any] = [None]
 
 
 def note_push_layer(layer: object) -> None:
-    """Note *layer*, which is ours and on ``AppContext.push``: `enter` passes it by, and so takes a tenth less time."""
+    """Note our own *layer* on ``AppContext.push``. `enter` skips it, which makes `enter` a tenth faster."""
     _noted_layer[0] = layer
 
 
@@ -166,13 +167,16 @@ def enter(app: Flask, lent: Lent | None, fn: object) -> Entered:
 
 
 def enter_with_request(app: Flask, environ: WSGIEnvironment, session: t.Any, fn: object) -> Entered:
-    """Do the same with a new request, made from *environ*. Without a *session*, one is opened as by Flask."""
+    """Push a new app context of *app* for *fn*, and a new request made from *environ*. Returns what `leave` takes.
+
+    If *session* is None, Flask opens one.
+    """
     ctx, state = enter(app, None, fn)
     try:
-        # The app context that was just pushed is found, so no other one is made.
         request_ctx: t.Any = app.request_context(environ)
-        request_ctx._flaskthreads_autopatch = True  # see push_request_context
-        # Where a session is set, push() opens none.
+        # With the mark, `push_request_context` lets Flask reuse the app context that was just pushed.
+        request_ctx._flaskthreads_autopatch = True
+        # push() does not open a session if one is set.
         setattr(request_ctx, _SESSION, session)
         request_ctx.push()
     except BaseException as exc:
@@ -197,8 +201,8 @@ def leave(ctx: t.Any, state: State, exc: BaseException | None, fn: object) -> No
             try:  # noqa: SIM105 - suppress() would take as long as the rest of this function
                 cv_request.reset(request_ctx._cv_tokens[0][0])
             except (RuntimeError, ValueError):
-                # An app context of the task's has hidden the request, and was not the first one to be popped, or was
-                # popped in other context variables (contextvars.Context). In these the request is not active.
+                # The task pushed an app context, which hid the request, and popped it out of order or in other context
+                # variables (contextvars.Context). The request is then not active here, and need not be reset.
                 pass
         if ctx._cv_tokens:  # Otherwise the task has popped, and so torn down, the context itself.
             _tear_down_and_pop(ctx, app_token, exc, fn)
@@ -217,8 +221,8 @@ def _tear_down_and_pop(ctx: t.Any, app_token: t.Any, exc: BaseException | None, 
                     pop_forgotten(ctx, app_token, None, exc, fn)  # by a teardown handler
     finally:
         tokens: list[t.Any] = ctx._cv_tokens
-        # More than one token: the task has pushed this very context again. With a second entry in the list, pop()
-        # takes this for a nested push and does not run the teardown, which has run, once more.
+        # Remove the tokens of further pushes of this context by the task. Then insert an entry: with two of them, pop()
+        # takes itself for the end of a nested push, and does not run the teardown a second time.
         tokens[1:] = []
         tokens.insert(0, None)
         try:

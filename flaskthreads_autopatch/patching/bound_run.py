@@ -49,9 +49,10 @@ class BoundRun:
     def __call__(self, thread: threading.Thread) -> object:
         run = _run_of_class(thread) if self.replaced is None else self.replaced
         if (ident := _ident(thread)) != threading.get_ident():
-            # Code has called run() itself, as a start() that bypasses threading's does, so the caller's context is the
-            # one that counts. Nothing else would release the snapshot.
+            # Other code has called run() itself, as a start() that bypasses threading's does. The context of that code
+            # counts.
             if ident is None:
+                # The thread has not been started by threading, so nothing else would release the snapshot.
                 self.snapshot = None
                 self._remove_from(thread)
             return run()
@@ -72,17 +73,20 @@ class BoundRun:
             _put(state, "run", self.replaced)
 
 
-# The property of the base class, because a subclass may define an ident of its own.
+# This is the property of the base class, because a subclass may define an ident of its own.
 _ident: Callable[[threading.Thread], int | None] = t.cast(t.Any, threading.Thread.ident).fget
 
 
 def keep(thread: threading.Thread, bound: BoundRun) -> None:
-    """Have *thread* keep *bound* until it is started. It is not its ``run`` yet, which would refer to the thread."""
+    """Have *thread* keep *bound* until it is started. Only then does *bound* become its ``run``.
+
+    As ``run`` it is a bound method, which refers to the thread: a thread that is never started would be a cycle.
+    """
     thread.__dict__[KEY] = bound
 
 
 def kept(thread: threading.Thread) -> BoundRun | None:
-    """Return the `BoundRun` that a thread which has not run yet keeps, or has as its ``run``; or None."""
+    """Return the `BoundRun` that *thread* keeps, or has as its ``run``; None if it has none, or has run."""
     return thread.__dict__.get(KEY)
 
 
@@ -93,7 +97,7 @@ Before = tuple[t.Any, "BoundRun | None", "Snapshot | None"]
 def bind_run(thread: threading.Thread, bound: BoundRun) -> Before:
     """Have *thread* run through *bound*, once, instead of what it kept or was bound to before.
 
-    Returns what `unbind_run` takes, for a ``start()`` that fails.
+    If ``start()`` then fails, pass the result to `unbind_run`.
     """
     state = thread.__dict__
     run, kept_before = state.get("run"), state.get(KEY)

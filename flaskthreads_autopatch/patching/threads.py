@@ -26,8 +26,9 @@ from .wrappers import Args, Kwargs, PolicyFor, Wrapped, log_failure
 
 
 def _init(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, args: Args, kwargs: Kwargs) -> None:
-    # The fallback, for a thread that is started outside of the context. A subclass such as Timer sets what it runs
-    # after this, so it is its start, or its run, that decides whether own code has a hand in it.
+    # This is the fallback for a thread that is made in a context and started outside of it. A subclass such as Timer
+    # sets its function only after this call, so whether own code has a hand in the thread is decided later: when it is
+    # started, or when it runs, if its class may bypass our start().
     wrapped(*args, **kwargs)
     ctx = active()
     if ctx is None or (policy := policy_for(ctx.app)) is None or thread is None:
@@ -44,8 +45,8 @@ def _init(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, arg
 def _start(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, args: Args, kwargs: Kwargs) -> t.Any:
     ctx = active()
     if ctx is None and (type(thread) is threading.Thread or thread is None):
-        # Not through thread.__dict__: until Python 3.12 that dictionary is built when it is asked for, and every later
-        # access to an attribute of the thread takes longer.
+        # getattr(), not thread.__dict__: until Python 3.12 that dictionary is built when it is asked for, and every
+        # later access to an attribute of the thread takes longer.
         if getattr(thread, KEY, None) is None:
             return wrapped(*args, **kwargs)
     elif thread is None or (ctx is None and KEY not in thread.__dict__):
@@ -58,7 +59,8 @@ def _start(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, ar
     undo = None if bound is None else bind_run(thread, bound)
     try:
         if bound is None or bound.snapshot is None or THREADS_INHERIT_CONTEXT:
-            # The thread must not get the contexts from Python itself either: a worker would keep them (H15).
+            # Python itself may pass the caller's context variables to the thread (H15). Flask's contexts must not be in
+            # them: a worker would keep the parent's, and a thread that inherits has contexts of its own.
             return clean_context().run(wrapped, *args, **kwargs)
         return wrapped(*args, **kwargs)
     except Exception:
@@ -107,7 +109,10 @@ POINTS: tuple[PatchPoint, ...] = (
 
 
 def _snapshot(policy: Policy, ctx: AppContext, thread: threading.Thread, caller: Caller | None) -> Snapshot | None:
-    """What *thread*, which *caller* starts, inherits from *ctx*; None if nothing. As a caller, None is own code."""
+    """Return what *thread* inherits from *ctx*; None if nothing.
+
+    *caller* finds the code that starts the thread; None stands for own code.
+    """
     if is_suppressed() or is_ending(ctx):
         return None
     try:
@@ -124,7 +129,7 @@ def _snapshot(policy: Policy, ctx: AppContext, thread: threading.Thread, caller:
 
 
 def _may_inherit(policy: Policy, thread: threading.Thread, caller: Caller | None) -> bool:
-    """Whether *thread*, which *caller* starts, inherits."""
+    """Return whether *thread* inherits. *caller*: see `_snapshot`."""
     own, ignore = policy.own, policy.ignore
     cls, target = type(thread), target_of(thread)
     if caller is not None and who_inherits.is_known_not_to_inherit(own, ignore, cls, target, caller):
@@ -136,8 +141,8 @@ def _may_inherit(policy: Policy, thread: threading.Thread, caller: Caller | None
 class _Explained(BoundRun):
     """Binds no snapshot, and logs at the beginning of the thread why it does not inherit.
 
-    Not at ``start()``, whose caller may hold a lock that a logging handler waits for: a handler may submit to the very
-    pool that is starting a worker.
+    The reason is not logged at ``start()``, because its caller may hold a lock that a logging handler waits for: a
+    handler may submit to the very pool that is starting a worker.
     """
 
     __slots__ = ("reason", "what")
@@ -152,7 +157,7 @@ class _Explained(BoundRun):
 
 
 def _explained(policy: Policy, thread: threading.Thread, ctx: AppContext | None) -> _Explained | None:
-    """What has *thread* log why it does not inherit; None if it is suppressed, or if its kind has been logged."""
+    """Return a binding that logs why *thread* does not inherit; None if suppressed, or if its kind has been logged."""
     if is_suppressed() or (ctx is not None and is_ending(ctx)):
         return None
     cls, target, args = type(thread), target_of(thread), thread.__dict__.get("_args")
@@ -175,21 +180,21 @@ def _why_not(policy: Policy, cls: type, target: object, args: object) -> str | N
 
 @functools.lru_cache(maxsize=1024)
 def _kind(what: str, reason: str) -> list[bool]:
-    """A list that is emptied once this kind of thread has been logged."""
+    """Return a list, one for each kind of thread, which the caller empties when that kind is logged."""
     return [True]
 
 
-# Between `who_inherits` and the code that calls the wrapper there are these frames: `_may_inherit`, its caller, that is
-# `_snapshot` or `_holds`, then `_binding`, and the wrapper.
+# `who_inherits` calls this. Above its own frame are `_may_inherit` and `_snapshot` or `_holds` (or `_why_not` and
+# `_explained`), then `_binding`, then the wrapper, and fifth the code that calls ``start()``.
 _caller = functools.partial(sys._getframe, 5)
 
 
 def _no_caller() -> None:
-    """Stand in for a `Caller` where own code is known not to be it."""
+    """Find no frame. Stands in for a `Caller` if it is known that own code does not start the thread."""
 
 
 def _holds(policy_for: PolicyFor, caller: Caller | None, app: Flask, thread: threading.Thread) -> bool:
-    """Whether *thread*, which was made in a context of *app*, may still inherit it when it is started or runs."""
+    """Return whether *thread*, which was made in a context of *app*, may inherit that when it is started or runs."""
     policy = policy_for(app)
     try:
         return policy is not None and _may_inherit(policy, thread, caller)
@@ -199,7 +204,7 @@ def _holds(policy_for: PolicyFor, caller: Caller | None, app: Flask, thread: thr
 
 
 def _has_start_of_its_own(cls: type) -> bool:
-    # It may bypass ours, as the one that OpenTelemetry puts into Timer.
+    # A start() of the class may bypass ours, as the one that OpenTelemetry puts into Timer does.
     for base in cls.__mro__:
         if base.__qualname__ == "Thread" and base.__module__ == "threading":
             return False
@@ -217,4 +222,6 @@ def _is_made_by_own_code(policy: Policy, thread: threading.Thread) -> bool:
         return False
 
 
+# Above the frame of `who_inherits` are `_is_made_by_own_code`, then the wrapper, and third the code that makes the
+# thread.
 _maker = functools.partial(sys._getframe, 3)

@@ -28,11 +28,11 @@ Args = tuple[t.Any, ...]
 Kwargs = dict[str, t.Any]
 Wrapped = Callable[..., t.Any]
 PolicyFor = Callable[[Flask], "Policy | None"]
-"""Asked with the app of the active context: its policy, or None if nothing of it is inherited."""
+"""Called with the app of the active context. Returns its policy; None if nothing is inherited from that app."""
 
 
 def snapshot_for(policy_for: PolicyFor, ctx: AppContext, fn: object, args: Args = ()) -> Snapshot | None:
-    """What *fn*, which is going to be called with *args*, inherits from *ctx*; None if nothing."""
+    """Return what *fn*, a task or callback that will be called with *args*, inherits from *ctx*; None if nothing."""
     if issubclass(type(fn), BoundCallable):  # isinstance() would ask for the user's __class__
         return None
     policy = policy_for(ctx.app)
