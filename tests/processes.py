@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .helpers import LIMIT
+
 ROOT = Path(__file__).parent.parent
 LEGACY = Path(__file__).parent / "legacy"
 EXAMPLE = ROOT / "sitecustomize_example"
-PATIENCE = 120
-"""Seconds after which a process is taken to hang."""
 
 _SWITCHES = re.compile("FLASK|PYTHON|AUTOWRAPT|OTEL_|DD_")
 
@@ -55,7 +55,7 @@ def run(*command: str | Path, cwd: Path | None = None, **variables: object) -> s
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=LIMIT,
     )
 
 
@@ -88,7 +88,7 @@ class Site:
         self.address = self.wait_for(r"127\.0\.0\.1:[1-9]\d*").group()
 
     def get(self, path: str) -> dict[str, str]:
-        with urllib.request.urlopen(f"http://{self.address}{path}", timeout=PATIENCE) as response:
+        with urllib.request.urlopen(f"http://{self.address}{path}", timeout=LIMIT) as response:
             return json.load(response)
 
 
@@ -104,7 +104,7 @@ def started(*command: str | Path, cwd: Path = LEGACY, **variables: object) -> It
         text=True,
         start_new_session=True,
     )
-    guard = threading.Timer(PATIENCE, _end, [process, signal.SIGKILL])
+    guard = threading.Timer(LIMIT, _end, [process, signal.SIGKILL])
     guard.start()
     try:
         yield Service(process)
@@ -112,7 +112,7 @@ def started(*command: str | Path, cwd: Path = LEGACY, **variables: object) -> It
         guard.cancel()
         _end(process, signal.SIGTERM)
         try:
-            process.communicate(timeout=PATIENCE)
+            process.communicate(timeout=LIMIT)
         finally:
             _end(process, signal.SIGKILL)
 

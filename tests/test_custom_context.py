@@ -12,7 +12,7 @@ from flask import Flask, g, has_request_context, request
 from flaskthreads_autopatch import flask_context as fc
 from flaskthreads_autopatch import install, running
 
-from .helpers import collectable, in_thread
+from .helpers import LIMIT, collectable, in_thread
 
 if fc.REUSES_APP_CONTEXT:
     from flask.ctx import RequestContext as Base
@@ -20,9 +20,6 @@ if fc.REUSES_APP_CONTEXT:
 else:
     from flask.ctx import AppContext as Base  # type: ignore[assignment]
     from flask.globals import app_ctx as request_ctx  # type: ignore[assignment]
-
-
-LIMIT = 60
 
 
 class Value:

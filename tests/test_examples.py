@@ -34,10 +34,10 @@ from werkzeug.serving import make_server
 
 from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
+from .helpers import LIMIT
+
 HERE = Path(__file__).parent.parent / "examples"
 THE_LINE = re.compile(r"^    flaskthreads_autopatch\.install\(app.*\)\n", re.MULTILINE)
-PATIENCE = 60
-"""Seconds after which what hangs is given up; nothing else depends on it."""
 
 
 class Example(t.NamedTuple):
@@ -82,7 +82,7 @@ class Example(t.NamedTuple):
             text=True,
             start_new_session=True,
         )
-        last_guard = threading.Timer(PATIENCE * 2, os.killpg, (process.pid, signal.SIGKILL))
+        last_guard = threading.Timer(LIMIT * 2, os.killpg, (process.pid, signal.SIGKILL))
         last_guard.start()
         with process:
             try:
@@ -127,7 +127,7 @@ def curl(command: str, cwd: Path) -> tuple[int, str]:
         data = cwd.joinpath(options.data_binary.removeprefix("@")).read_bytes()
     headers = dict(header.split(": ") for header in options.H)
     opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-    with opener.open(urllib.request.Request(options.url, data, headers), timeout=PATIENCE) as response:
+    with opener.open(urllib.request.Request(options.url, data, headers), timeout=LIMIT) as response:
         return response.status, response.read().decode()
 
 
@@ -251,7 +251,7 @@ def celery_worker(example: Example) -> None:
         worker.terminate()
         output += worker.communicate()[0]
         assert "succeeded in" in output, output
-        with urllib.request.urlopen(f"{url}/counts/{task_id}", timeout=PATIENCE) as response:
+        with urllib.request.urlopen(f"{url}/counts/{task_id}", timeout=LIMIT) as response:
             assert json.load(response) == {"counts": [2, 1]}
     assert f"task {task_id} counts 'the white rabbit'" in output
     # The task's own context and one for each text.
@@ -267,8 +267,8 @@ def upload_in_thread(example: Example) -> None:
     torn_down = ends(app)
     gate = threading.Event()
     try:
-        module.pool.submit(gate.wait, PATIENCE)
-        with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as sender:
+        module.pool.submit(gate.wait, LIMIT)
+        with socket.create_connection(("127.0.0.1", server.port), LIMIT) as sender:
             sender.sendall(b"POST /uploads HTTP/1.1\r\nHost: x\r\nUser-Agent: tests\r\nConnection: close\r\n")
             sender.sendall(b"Content-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
             for chunk in (b"first, ", b"second"):
@@ -342,7 +342,7 @@ def apscheduler_job(example: Example) -> None:
         assert app.test_client().get("/").json == {}
         torn_down.clear()
         scheduler.modify_job("refresh", next_run_time=datetime.now(timezone.utc))
-        outcome = outcomes.get(timeout=PATIENCE)
+        outcome = outcomes.get(timeout=LIMIT)
     finally:
         scheduler.shutdown()
     if outcome.exception:
@@ -369,7 +369,7 @@ def debugtoolbar_threads(example: Example) -> None:
     module, app = example.load()
     taken = threading.Event()
     # The thread that is left behind ends once the page is there, however long that takes.
-    module.time = SimpleNamespace(sleep=lambda seconds: seconds < 1 or taken.wait(PATIENCE))
+    module.time = SimpleNamespace(sleep=lambda seconds: seconds < 1 or taken.wait(LIMIT))
     page = app.test_client().get("/").text
     taken.set()
     rows = re.findall(r'<tr class="(\w+)">', page)

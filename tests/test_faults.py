@@ -33,10 +33,7 @@ from flaskthreads_autopatch import AppContextThread, ThreadPoolWithAppContextExe
 from flaskthreads_autopatch.patching.bound_run import kept
 from flaskthreads_autopatch.visibility import overdue
 
-from .helpers import changed
-
-LIMIT = 300
-"""Seconds after which a test that hangs fails."""
+from .helpers import LIMIT, changed
 
 
 def join(*threads: threading.Thread) -> None:

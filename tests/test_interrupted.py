@@ -20,7 +20,7 @@ from flaskthreads_autopatch.visibility import overdue
 
 KIND = sys.argv[1]
 PACKAGE = os.path.dirname(flaskthreads_autopatch.__file__)
-LIMIT = 60
+LIMIT = 60  # less than the limit of the test, so that the process can tell where it hangs
 
 
 class Cycle:

@@ -13,8 +13,7 @@ import pytest
 
 from flaskthreads_autopatch.patching.layers import Layers, PatchPoint
 
-LIMIT = 60
-"""Seconds after which a test that hangs fails."""
+from .helpers import LIMIT
 
 SLOW = """
 import flaskthreads_autopatch_tests_gate as gate

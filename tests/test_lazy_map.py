@@ -24,15 +24,13 @@ from flaskthreads_autopatch import (
     suppress_inheritance,
 )
 
-from .helpers import collectable
+from .helpers import LIMIT, collectable
 from .test_patches import user
 
 pytestmark = [
     pytest.mark.python314,
     pytest.mark.skipif(sys.version_info < (3, 14), reason="buffersize= came with Python 3.14"),
 ]
-
-LIMIT = 60
 
 
 class Value:

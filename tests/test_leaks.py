@@ -22,8 +22,7 @@ from flaskthreads_autopatch import (
     flask_context,
 )
 
-LIMIT = 60
-"""Seconds after which a test that hangs fails."""
+from .helpers import LIMIT
 
 
 class Value:

@@ -30,9 +30,7 @@ from flaskthreads_autopatch import (
 )
 from flaskthreads_autopatch.flask_context import REUSES_APP_CONTEXT
 
-from .helpers import in_thread
-
-PATIENCE = 30
+from .helpers import LIMIT, in_thread
 
 request_ctx = flask.globals.request_ctx if REUSES_APP_CONTEXT else flask.globals.app_ctx
 
@@ -88,7 +86,7 @@ class Late:
         self.future: Future[t.Any] = Future()
 
     def __call__(self, *ignored: object) -> None:
-        assert self.may_go.wait(PATIENCE)
+        assert self.may_go.wait(LIMIT)
         try:
             self.future.set_result(self.work())
         except BaseException as error:
@@ -96,7 +94,7 @@ class Late:
 
     def result(self) -> t.Any:
         self.may_go.set()
-        return self.future.result(PATIENCE)
+        return self.future.result(LIMIT)
 
 
 def seen() -> dict[str, t.Any]:
@@ -196,7 +194,7 @@ def start_nested(work: Callable[[], object]) -> None:
     """The thread that starts the thread has ended before the response."""
     first = threading.Thread(target=start_thread, args=(work,))
     first.start()
-    first.join(PATIENCE)
+    first.join(LIMIT)
 
 
 def start_in_a_copy(work: Callable[[], object]) -> None:
@@ -206,7 +204,7 @@ def start_in_a_copy(work: Callable[[], object]) -> None:
 def start_in_a_copy_in_a_thread(work: Callable[[], object]) -> None:
     thread = threading.Thread(target=copy_current_request_context(start_thread), args=(work,))
     thread.start()
-    thread.join(PATIENCE)
+    thread.join(LIMIT)
 
 
 def start_in_a_copy_elsewhere(work: Callable[[], object]) -> None:
@@ -214,7 +212,7 @@ def start_in_a_copy_elsewhere(work: Callable[[], object]) -> None:
     thread = threading.Thread(target=copy_current_request_context(start_thread), args=(work,))
     with suppress_inheritance():
         thread.start()
-    thread.join(PATIENCE)
+    thread.join(LIMIT)
 
 
 def start_in_a_copy_that_goes_on(work: Callable[[], object]) -> None:
@@ -225,10 +223,10 @@ def start_in_a_copy_that_goes_on(work: Callable[[], object]) -> None:
     def run() -> None:
         start_thread(work)
         started.set()
-        assert t.cast(Late, work).may_go.wait(PATIENCE)
+        assert t.cast(Late, work).may_go.wait(LIMIT)
 
     start_elsewhere(copy_current_request_context(run))
-    assert started.wait(PATIENCE)
+    assert started.wait(LIMIT)
 
 
 def run_a_copy(work: Callable[[], object]) -> None:
@@ -288,7 +286,7 @@ def test_h25_without_us_a_late_thread_reads_the_next_request(app: Flask, server:
         threading.Thread(target=copy_current_request_context(work)).start()
         if user == "bob":
             works["alice"].may_go.set()
-            return t.cast(str, works["alice"].future.result(PATIENCE))
+            return t.cast(str, works["alice"].future.result(LIMIT))
         return ""
 
     ask(server, app, "alice")
@@ -309,7 +307,7 @@ def test_h25_what_waits_for_its_start_keeps_its_request(installed: Flask, server
     @installed.post("/start")
     def view() -> str:
         made.append(threading.Thread(target=note))
-        pool.submit(block.wait, PATIENCE)
+        pool.submit(block.wait, LIMIT)
         pool.submit(note)
         explicit_pools.append(ThreadPoolWithAppContextExecutor(1))
         return ""
@@ -317,10 +315,10 @@ def test_h25_what_waits_for_its_start_keeps_its_request(installed: Flask, server
     ask(server, installed, "alice")
     server.environ["HTTP_USER"] = "bob"
     made[0].start()
-    made[0].join(PATIENCE)
+    made[0].join(LIMIT)
     block.set()
     pool.shutdown()
-    explicit_pools[0].submit(note).result(PATIENCE)
+    explicit_pools[0].submit(note).result(LIMIT)
     explicit_pools[0].shutdown()
     assert users == ["alice"] * 3
 
@@ -345,7 +343,7 @@ def test_h25_headers_are_never_empty_while_the_request_ends(installed: Flask, se
     wrong: list[object] = []
 
     def read() -> None:
-        reading.wait(PATIENCE)
+        reading.wait(LIMIT)
         while not over.is_set():
             found = request.headers.get("User"), request.environ.get("HTTP_USER"), len(request.headers) > 4
             if found != ("alice", "alice", True):
@@ -357,7 +355,7 @@ def test_h25_headers_are_never_empty_while_the_request_ends(installed: Flask, se
         threads.extend(threading.Thread(target=read) for _ in range(2))
         for thread in threads[-2:]:
             thread.start()
-        reading.wait(PATIENCE)
+        reading.wait(LIMIT)
         return ""
 
     threads: list[threading.Thread] = []
@@ -366,7 +364,7 @@ def test_h25_headers_are_never_empty_while_the_request_ends(installed: Flask, se
         server.environ["HTTP_USER"] = "bob"
         over.set()
         for thread in threads:
-            thread.join(PATIENCE)
+            thread.join(LIMIT)
         over.clear()
     assert wrong == []
 
@@ -416,7 +414,7 @@ def test_a_request_that_is_not_lent_at_its_end_is_left_alone(app: Flask, server:
         kept.append((request._get_current_object(), request.headers))  # type: ignore[attr-defined]
         if lends == "to a thread that has ended":
             in_thread(lambda: None)
-            ThreadPoolExecutor(1).submit(lambda: None).result(PATIENCE)
+            ThreadPoolExecutor(1).submit(lambda: None).result(LIMIT)
         if lends == "no request":
             kept.append(Late(lambda: None))
             start_thread(kept[-1])
@@ -486,7 +484,7 @@ def test_nothing_keeps_the_request_alive_for_longer_than_its_threads(installed: 
         ask(server, installed, "alice")
         assert None not in [ref() for ref in refs]
         works[0].result()
-        threads[0].join(PATIENCE)
+        threads[0].join(LIMIT)
         server.left.clear()
         assert [ref() for ref in refs] == [None, None]
     finally:
@@ -735,7 +733,7 @@ def test_a_thread_that_reads_the_body_while_the_response_is_sent(installed: Flas
 
         def sent() -> Iterator[bytes]:
             work.may_go.set()
-            yield from iter(lambda: parts.get(timeout=PATIENCE), b"")
+            yield from iter(lambda: parts.get(timeout=LIMIT), b"")
 
         return Response(sent())
 
@@ -1001,7 +999,7 @@ def test_contexts_that_were_popped_in_another_order(installed: Flask) -> None:
     with suppress_inheritance():
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
-    thread.join(PATIENCE)
+    thread.join(LIMIT)
     assert works[0].result() == "/one"
 
 

@@ -18,10 +18,7 @@ from flaskthreads_autopatch import context_released, entries, is_inherited, log
 from flaskthreads_autopatch.patching import threads, wrappers
 from flaskthreads_autopatch.visibility import overdue
 
-from .helpers import in_thread
-
-LIMIT = 60
-"""Seconds after which a test that hangs fails."""
+from .helpers import LIMIT, in_thread
 
 
 class ReadsTheRequest(logging.Filter):

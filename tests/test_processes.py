@@ -16,8 +16,7 @@ import pytest
 import flaskthreads_autopatch
 from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
-LIMIT = 120
-"""Seconds after which a process that hangs fails."""
+from .helpers import LIMIT
 
 HEAD = """
 import os, sys, threading, traceback
@@ -29,7 +28,7 @@ from flaskthreads_autopatch import flask_context
 from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
 app = Flask("processes")
-LIMIT = 60
+LIMIT = 60  # less than the limit of the test, so that the process can tell where it hangs
 
 def user():
     return g.user if has_app_context() else None

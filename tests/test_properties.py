@@ -28,10 +28,7 @@ from flaskthreads_autopatch.patching.layers import PatchPoint
 from flaskthreads_autopatch.patching.points import POINTS
 from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
-from .helpers import BORN_WITH, attributes, changed
-
-LIMIT = 60
-"""Seconds after which a thread that hangs fails."""
+from .helpers import BORN_WITH, LIMIT, attributes, changed
 
 settings.register_profile(
     "short",

@@ -46,10 +46,8 @@ from flaskthreads_autopatch.policy import resolve
 from flaskthreads_autopatch.visibility import overdue, parents, registry
 
 from . import processes
-from .helpers import in_thread
+from .helpers import LIMIT, in_thread
 
-LIMIT = 60
-"""Seconds after which a test that hangs fails."""
 needs_blinker = pytest.mark.skipif(not hasattr(context_inherited, "receivers"), reason="signals need blinker")
 
 

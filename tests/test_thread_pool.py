@@ -16,10 +16,8 @@ from flask import Flask, appcontext_pushed, g, has_app_context, request
 
 from flaskthreads_autopatch import disable, install, is_inherited, running, suppress_inheritance
 
-from .helpers import collectable
+from .helpers import LIMIT, collectable
 from .test_patches import user
-
-LIMIT = 60
 
 
 class Value:

@@ -15,9 +15,9 @@ from werkzeug.serving import make_server
 
 import flaskthreads_autopatch
 
+from ..helpers import LIMIT
+
 pytestmark = pytest.mark.chromium
-LIMIT = 60
-"""Seconds after which a test that hangs fails."""
 FLAGS = [
     "--headless",
     "--no-sandbox",

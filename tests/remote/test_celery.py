@@ -21,13 +21,12 @@ from flask import Flask, g
 
 from flaskthreads_autopatch import NotPortableError
 
+from ..helpers import LIMIT
 from . import shop
 from .overlapping import assert_no_mix_up
 from .servers import free_port, program, wait_until_it_listens
 
 pytestmark = [pytest.mark.celery, pytest.mark.redis]
-
-TIMEOUT = 120
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,7 @@ def celery_app(app: Flask, broker: str, **config: t.Any) -> t.Any:
 
 
 def result(sent: t.Any) -> t.Any:
-    return sent.get(timeout=TIMEOUT, interval=0.05)
+    return sent.get(timeout=LIMIT, interval=0.05)
 
 
 SEEN_OF_ALICE = {"user_id": "alice", "request_id": "r-1"}
@@ -183,7 +182,7 @@ def test_an_errback_has_what_the_task_was_sent_with(app: Flask, tasks: t.Any, wo
         shop.preprocess(app)
         tasks["fail"].apply_async(link_error=tasks["note_error"].s())
     with Redis.from_url(worker, socket_timeout=None) as redis:
-        _, seen = t.cast(t.Any, redis.blpop(["errors"], timeout=TIMEOUT))
+        _, seen = t.cast(t.Any, redis.blpop(["errors"], timeout=LIMIT))
     assert_of_alice(json.loads(seen))
 
 
@@ -218,7 +217,7 @@ def test_a_folder_for_a_queue(app: Flask, tmp_path: Path) -> None:
         last = (tasks["repeat"].s() | collect.s() | collect.s() | tasks["stop_worker"].s()).delay()
     without = tasks["look"].delay()
     with program(worker_command("--pool", "solo"), tmp_path / "log", TESTS_REMOTE_BROKER=str(tmp_path)) as worker:
-        worker.wait(TIMEOUT)
+        worker.wait(LIMIT)
     [[retried, second], third] = result(last)
     assert retried == [2, SEEN_OF_ALICE]
     assert_of_alice(second)
@@ -265,7 +264,7 @@ def test_what_beat_sends_gets_an_app_context(app: Flask, redis_url: str, tmp_pat
     command = worker_command("--beat", "--schedule", str(tmp_path / "schedule"))
     worker = program(command, tmp_path / "log", TESTS_REMOTE_BROKER=redis_url, TESTS_REMOTE_BEAT="1")
     with worker, Redis.from_url(redis_url, socket_timeout=None) as redis:
-        _, seen = t.cast(t.Any, redis.blpop(["ticks"], timeout=TIMEOUT))
+        _, seen = t.cast(t.Any, redis.blpop(["ticks"], timeout=LIMIT))
     assert json.loads(seen) == {"app": "shop", "g": {}}
 
 
@@ -619,7 +618,7 @@ def test_signed_messages_carry_and_the_signature_covers_the_body_alone(
     with program(worker_command("--pool", "solo"), tmp_path / "log", **environ):
         sender = program([sys.executable, "-m", f"{__package__}.send_signed"], tmp_path / "sender", **environ)
         with sender as process:
-            assert process.wait(TIMEOUT) == 0
+            assert process.wait(LIMIT) == 0
     report = json.loads(tmp_path.joinpath("sender").read_text().splitlines()[-1])
     assert report == {
         "sent": "alice",

@@ -20,8 +20,9 @@ from pathlib import Path
 import gunicorn.config
 import pytest
 
+from ..helpers import LIMIT
+
 ROOT = Path(__file__).parent.parent.parent
-PATIENCE = 90
 THREADS = "8"
 
 
@@ -57,7 +58,7 @@ class Server:
                         return found
                 assert self.log[-1:] != [""], f"The server has ended without {pattern!r}:\n{''.join(self.log)}"
                 seen = len(self.log)
-                assert self._changed.wait(PATIENCE), f"{pattern!r} is not in the log:\n{''.join(self.log)}"
+                assert self._changed.wait(LIMIT), f"{pattern!r} is not in the log:\n{''.join(self.log)}"
 
     def end(self) -> None:
         """Have the log complete, and no process left."""
