@@ -18,24 +18,27 @@ def is_pushed(ctx: t.Any) -> bool:
     return any(token is not None for token in ctx._cv_tokens[-1:])
 
 
+_NOTHING: tuple[int, t.Any] = 0, None  # The ident of a thread is not 0.
+
+
 class _Tokens(list[t.Any]):
     """The tokens of an app context that hides the lent request. The pop of the push that hid it shows it again."""
 
     def __init__(self, tokens: list[t.Any]) -> None:
         super().__init__(tokens)
-        self.hidden: dict[tuple[int, int], t.Any] = {}
-        """The lent request context, by the index of the token of the push that hid it, and the ident of the thread.
+        self.hidden: dict[int, tuple[int, t.Any]] = {}
+        """The ident of the thread and its lent request context, by the index of the token of the push that hid it.
 
         Other threads may push and pop the same app context. None of them is shown the request of another one.
         """
 
     def pop(self, index: t.SupportsIndex = -1) -> t.Any:
         token = super().pop(index)
-        request_ctx = self.hidden.pop((len(self), get_ident()), None)
+        ident, request_ctx = self.hidden.pop(len(self), _NOTHING)
         ctx: t.Any = cv_app.get(None)
         # In other context variables (contextvars.Context) there is no request to show again. A request context that was
         # pushed meanwhile and never popped stays: it is popped at the end of the task.
-        if request_ctx is not None and ctx is not None and ctx._cv_tokens is self and cv_request.get(None) is None:
+        if ident == get_ident() and ctx is not None and ctx._cv_tokens is self and cv_request.get(None) is None:
             request_ctx._cv_tokens[0] = cv_request.set(request_ctx), None
         return token
 
@@ -59,7 +62,7 @@ def push_app_context(ctx: t.Any, push: t.Callable[[], object]) -> object:
         return push()
     if type(ctx._cv_tokens) is not _Tokens:
         ctx._cv_tokens = _Tokens(ctx._cv_tokens)
-    ctx._cv_tokens.hidden[len(ctx._cv_tokens), get_ident()] = request_ctx
+    ctx._cv_tokens.hidden[len(ctx._cv_tokens)] = get_ident(), request_ctx
     return push()
 
 

@@ -732,3 +732,40 @@ def test_h28_one_context_popped_by_two_threads_in_the_wrong_order_shows_neither_
         return seen
 
     assert unchanged(scenario) == ["ValueError", None]
+
+
+@pytest.mark.skipif(not flask_context.REUSES_APP_CONTEXT, reason="Flask 3.2 covers the request with each app context")
+def test_h28_one_context_popped_by_another_thread_shows_a_later_thread_no_request(unchanged: Compare) -> None:
+    """Found in generators that are closed by another thread: a later thread often has the ident of the first one."""
+
+    def scenario(app: Flask) -> list[object]:
+        shared = app.app_context()
+
+        def lines() -> t.Generator[str, None, None]:
+            with shared:
+                yield "first"
+
+        generator = lines()
+        is_read, is_closed = threading.Event(), threading.Event()
+
+        def read() -> None:
+            next(generator)
+            is_read.set()
+            is_closed.wait(LIMIT)
+
+        def later() -> bool:
+            with shared:
+                pass
+            return has_request_context()
+
+        with app.test_request_context("/alice"):
+            thread = threading.Thread(target=read)
+            thread.start()
+        is_read.wait(LIMIT)
+        with app.app_context(), contextlib.suppress(ValueError):
+            generator.close()
+        is_closed.set()
+        thread.join(LIMIT)
+        return [in_thread(later) for _ in range(10)]
+
+    assert unchanged(scenario) == [False] * 10
