@@ -34,7 +34,7 @@ class _Suppression:
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
             raise TypeError(
                 f"suppress_inheritance cannot decorate the generator {fn!r}, because its body runs in turns with the"
-                " code that reads it. Write 'with suppress_inheritance():' inside, around the code that starts"
+                " code that reads it. Write 'with suppress_inheritance():' in the body, around the code that starts"
                 " threads."
             )
 
