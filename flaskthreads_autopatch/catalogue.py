@@ -169,6 +169,7 @@ IGNORED: dict[str, str] = {
     "rq.worker:Worker.work": _WORKER,
     "rq.scheduler:RQScheduler.work": _SERVICE,
     "apscheduler.schedulers.blocking:BlockingScheduler.start": _SERVICE,
+    "futurist.periodics:PeriodicWorker.start": _SERVICE,
     "pika.adapters.blocking_connection:BlockingChannel.start_consuming": _SERVICE,
     "redis.client:PubSubWorkerThread": _SERVICE,
     "paho.mqtt.client:Client.loop_forever": _SERVICE,

@@ -40,6 +40,51 @@ POOL = {
                     fn, done = self.jobs.get()
                     done.put(fn())
 
+        class Worker(threading.Thread):
+            def __init__(self, fn):
+                super().__init__()
+                self.fn = fn
+
+            def run(self):
+                self.fn()
+
+        class StartsItself(Worker):
+            def start(self):
+                super().start()
+
+        class StartsWhenMade(StartsItself):
+            def __init__(self, fn):
+                super().__init__(fn)
+                self.start()
+
+        def start(fn, *args):
+            threading.Thread(target=fn, args=args).start()
+
+        def start_thread(thread):
+            thread.start()
+
+        def start_timer(fn, *args):
+            threading.Timer(0, fn, args).start()
+
+        def make(cls, *args):
+            return cls(*args)
+
+        def call(fn):
+            fn()
+
+        def hidden(fn):
+            return lambda *args: fn()
+
+        def wrapping(fn):
+            @functools.wraps(fn)
+            def wrapper(*args):
+                return fn(*args)
+            return wrapper
+
+        def install(app):
+            import flaskthreads_autopatch
+            flaskthreads_autopatch.install(app)
+
         def put(fn, done):
             done.put(fn())
 
@@ -145,12 +190,23 @@ def copy_flask(folder: Path) -> Path:
     return folder
 
 
+EMPTY = Path(os.sep)
+"""A folder in which there are no modules."""
+
+
+def unload(name: str) -> None:
+    """Forget that the package called *name* was imported."""
+    for module in [module for module in sys.modules if module.partition(".")[0] == name]:
+        del sys.modules[module]
+
+
 def ask(code: str, *path: Path, command: tuple[str | Path, ...] = (), **variables: object) -> t.Any:
     """Run *code* with *path* in front of ``sys.path``, and return what it prints, which is JSON.
 
     With *command*, that is run in its place.
     """
+    # Python looks for modules in the folder where it is started, too.
     variables["PYTHONPATH"] = os.pathsep.join(map(str, path))
-    done = run(*(command or (sys.executable, "-c", textwrap.dedent(code))), **variables)
+    done = run(*(command or (sys.executable, "-c", textwrap.dedent(code))), cwd=EMPTY, **variables)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
