@@ -10,6 +10,7 @@ from io import BytesIO
 from types import TracebackType
 
 from flask import Flask, Request
+from flask.ctx import AppContext
 from flask.sessions import SecureCookieSessionInterface
 
 from . import apps, flask_context, suppression, wire
@@ -92,39 +93,56 @@ class Extraction:
     in one is logged, as one of *shown*, which stands for the code in the block.
     """
 
-    __slots__ = ("_app", "_arrived", "_hidden", "_replaying", "_shown", "_suppressed")
+    __slots__ = ("_arrived", "_covered", "_into", "_replaying", "_shown", "app")
 
     def __init__(self, app: Flask, arrived: Arrived, shown: object) -> None:
-        self._app = app
+        self.app = app
         self._arrived: Arrived | None = arrived
         self._shown = shown
+        self._into: AppContext | None = None
+
+    def into(self, ctx: AppContext) -> Extraction:
+        """Have *ctx* filled, an active app context of other code, which leaves it and tears it down."""
+        self.app, self._into = ctx.app, ctx
+        return self
 
     def __enter__(self) -> None:
         arrived, self._arrived = self._arrived, None
         if arrived is None:
             raise RuntimeError("A carried context can be entered once. Call extract() again for another block.")
-        # Mostly, neither is needed.
-        self._suppressed = suppression.lift() if suppression.is_suppressed() else None
-        self._hidden = flask_context.hide_requests() if flask_context.foreign_request() is not None else None
+        covers = self._into is None and (flask_context.foreign_request() is not None or suppression.is_suppressed())
+        self._covered = cover() if covers else None
         try:
-            self._replaying: Replaying | None = begin(_snapshot(self._app, arrived), self._shown)
+            self._replaying: Replaying | None = begin(_snapshot(self.app, arrived), self._shown, into=self._into)
         except BaseException:
-            self._uncover()
+            if self._covered is not None:
+                uncover(self._covered)
             raise
 
     def __exit__(self, exc_type: object, exc: BaseException | None, traceback: TracebackType | None) -> None:
         replaying, self._replaying = self._replaying, None
+        self._into = None
         try:
             end(t.cast(Replaying, replaying), exc)
         finally:
-            self._uncover()
+            if self._covered is not None:
+                uncover(self._covered)
             del replaying, exc, traceback  # As in `replay`.
 
-    def _uncover(self) -> None:
-        if self._hidden is not None:
-            flask_context.show_requests(self._hidden)
-        if self._suppressed is not None:
-            suppression.restore(self._suppressed)
+
+def cover() -> tuple[t.Any, t.Any]:
+    """Hide the requests that are active here, and lift `suppress_inheritance`, until `uncover` gets the result.
+
+    A worker that was forked in the middle of a request has that request's context variables.
+    """
+    return flask_context.hide_requests(), suppression.lift()
+
+
+def uncover(covered: tuple[t.Any, t.Any]) -> None:
+    """Take `cover` back."""
+    hidden, suppressed = covered
+    flask_context.show_requests(hidden)
+    suppression.restore(suppressed)
 
 
 def _snapshot(app: Flask, arrived: Arrived) -> CarriedSnapshot:

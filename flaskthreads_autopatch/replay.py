@@ -32,9 +32,9 @@ from .visibility.overdue import overdue
 from .visibility.registry import Entry, Kind, replays
 from .visibility.signals import inherited_receivers, released_receivers
 
-Replaying = tuple[AppContext, t.Any, object, t.Any, entries.Entries, entries.Namespaces, tuple[t.Any, ...]]
-"""A replay that has begun: its app context, the state that leaves it, the callable that describes it, the child's own
-``g``, the entries and namespaces to hide, and the replay's entry in the registry."""
+Replaying = tuple[AppContext, t.Any, t.Any, object, t.Any, entries.Entries, entries.Namespaces, tuple[t.Any, ...]]
+"""A replay that has begun: its app context, the function and the state that leave it, the callable that describes it,
+the child's own ``g``, the entries and namespaces to hide, and the replay's entry in the registry."""
 
 
 def replay(
@@ -79,9 +79,16 @@ def own_variables(snapshot: Snapshot) -> contextvars.Context:
     return clean_context() if snapshot.variables is None else snapshot.variables.copy()
 
 
-def begin(snapshot: Snapshot, shown: object, kind: Kind = "task") -> Replaying:
-    """Push a new app context and fill it from *snapshot*. Pass the result to `end`, in the same thread."""
-    if snapshot.environ is None:
+def begin(snapshot: Snapshot, shown: object, kind: Kind = "task", into: AppContext | None = None) -> Replaying:
+    """Push a new app context and fill it from *snapshot*. Pass the result to `end`, in the same thread.
+
+    With *into*, an active app context of other code, that one is filled, and `end` leaves its teardown to that code.
+    """
+    leave = flask_context.leave
+    if into is not None:
+        carried, ctx, leave = t.cast(t.Any, snapshot), into, flask_context.take_back
+        state = flask_context.lend_to(ctx, carried.environ, carried.session, shown)
+    elif snapshot.environ is None:
         ctx, state = flask_context.enter(snapshot.app, snapshot.lent, shown)
     else:
         carried = t.cast(t.Any, snapshot)
@@ -104,14 +111,14 @@ def begin(snapshot: Snapshot, shown: object, kind: Kind = "task") -> Replaying:
         if inherited_receivers:
             signals.begin(ctx)
     except BaseException as error:
-        end((ctx, state, shown, own_g, closable, namespaces, entry), error)
+        end((ctx, leave, state, shown, own_g, closable, namespaces, entry), error)
         raise
-    return ctx, state, shown, own_g, closable, namespaces, entry
+    return ctx, leave, state, shown, own_g, closable, namespaces, entry
 
 
 def end(replaying: Replaying, error: BaseException | None) -> None:
     """Tear the app context of *replaying* down and pop it. *error*: the exception that the code inside raised."""
-    ctx, state, shown, own_g, closable, namespaces, entry = replaying
+    ctx, leave, state, shown, own_g, closable, namespaces, entry = replaying
     try:
         # With the option share, this was the parent's g. A teardown handler must not close what is on that.
         ctx.g = own_g
@@ -121,7 +128,7 @@ def end(replaying: Replaying, error: BaseException | None) -> None:
                 # The constructor of an app's own class of g may have set an entry that is hidden now. A handler may
                 # count on that default.
                 entries.put_back((*closable, *namespaces), flask_context.defaults_of(ctx), own_g.__dict__)
-        flask_context.leave(ctx, state, error, shown)
+        leave(ctx, state, error, shown)
     finally:
         # Unregister first, then look at `overdue`. The watcher works in the opposite order (it adds to `overdue`, then
         # looks at the registry), so that exactly one of the two reports the end.

@@ -43,6 +43,7 @@ hide_requests = generation.hide_requests
 is_ending = generation.is_ending
 is_pushed = generation.is_pushed
 leave = generation.leave
+lend_to = generation.lend_to
 lendable = generation.lendable
 lent_request = generation.lent_request
 note_push_layer = generation.note_push_layer
@@ -50,6 +51,7 @@ own_request = generation.own_request
 push_app_context = generation.push_app_context
 push_request_context = generation.push_request_context
 show_requests = generation.show_requests
+take_back = generation.take_back
 
 __all__ = [
     "FLASKS_G",
@@ -69,6 +71,7 @@ __all__ = [
     "is_inherited",
     "is_pushed",
     "leave",
+    "lend_to",
     "lendable",
     "lent_request",
     "note_push_layer",
@@ -76,5 +79,6 @@ __all__ = [
     "push_app_context",
     "push_request_context",
     "show_requests",
+    "take_back",
     "without_flask",
 ]

@@ -185,6 +185,35 @@ def enter_with_request(app: Flask, environ: WSGIEnvironment, session: t.Any, fn:
     return ctx, (state[0], request_ctx)
 
 
+def lend_to(ctx: t.Any, environ: WSGIEnvironment | None, session: t.Any, fn: object) -> State:
+    """Lend a new request, made from *environ*, to *ctx*, an active app context of other code.
+
+    Nothing is lent where a request is active already, or without an *environ*. Returns what `take_back` takes.
+    """
+    request_ctx = cv_request.get(None)
+    if request_ctx is None and environ is not None:
+        request_ctx = ctx.app.request_context(environ)
+        request_ctx._flaskthreads_autopatch = True
+        setattr(request_ctx, _SESSION, session)
+        try:
+            request_ctx.push()
+        except BaseException as exc:
+            take_back(ctx, (ctx._cv_tokens[0], None), exc, fn)
+            raise
+    return ctx._cv_tokens[0], request_ctx
+
+
+def take_back(ctx: t.Any, state: State, exc: BaseException | None, fn: object) -> None:
+    """Undo `lend_to`. The app context stays active; a context that *fn* pushed and never popped is popped."""
+    app_token, request_ctx = state
+    try:
+        if cv_app.get(None) is not ctx or cv_request.get(None) is not request_ctx:
+            pop_forgotten(ctx, app_token, request_ctx, exc, fn)
+    finally:
+        if hasattr(request_ctx, MARK) and request_ctx._cv_tokens:
+            cv_request.reset(request_ctx._cv_tokens[0][0])
+
+
 def leave(ctx: t.Any, state: State, exc: BaseException | None, fn: object) -> None:
     """Take the lent request back, tear the app context down, and pop it. Each step runs, whatever another one raises.
 

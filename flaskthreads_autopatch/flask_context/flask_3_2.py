@@ -134,6 +134,42 @@ def enter_with_request(app: Flask, environ: WSGIEnvironment, session: t.Any, fn:
     return ctx, token
 
 
+def lend_to(ctx: t.Any, environ: WSGIEnvironment | None, session: t.Any, fn: object) -> dict[str, t.Any]:
+    """Lend a new request, made from *environ*, to *ctx*, an active app context of other code.
+
+    Nothing is lent where it has a request already, or without an *environ*. Returns what `take_back` takes.
+    """
+    if environ is None or ctx._request is not None:
+        return {}
+    lent = _lent(ctx.app.request_context(environ).__dict__) | {"_session": session}
+    before = {name: ctx.__dict__.get(name, _MISSING) for name in lent}
+    ctx.__dict__.update(lent)
+    try:
+        ctx._get_session()
+        if ctx.url_adapter is not None:
+            ctx.match_request()
+    except BaseException as exc:
+        take_back(ctx, before, exc, fn)
+        raise
+    return before
+
+
+_MISSING = object()
+
+
+def take_back(ctx: t.Any, before: dict[str, t.Any], exc: BaseException | None, fn: object) -> None:
+    """Undo `lend_to`. The app context stays active; a context that *fn* pushed and never popped is popped."""
+    try:
+        if cv_app.get(None) is not ctx and ctx._cv_token is not None:
+            _pop_forgotten(ctx, ctx._cv_token, exc, fn)
+    finally:
+        for name, value in before.items():
+            if value is _MISSING:
+                ctx.__dict__.pop(name, None)
+            else:
+                ctx.__dict__[name] = value
+
+
 def leave(ctx: t.Any, token: Tokens, exc: BaseException | None, fn: object) -> None:
     """Tear the app context down, take the lent request back, and pop it. Each step runs, whatever another one raises.
 

@@ -66,12 +66,16 @@ def defaults_of(ctx: AppContext) -> dict[str, t.Any]:
 
 @contextmanager
 def in_transition(ctx: t.Any) -> Iterator[None]:
-    """Keep everything from inheriting *ctx*, which we entered, until the end of the block."""
+    """Keep everything from inheriting *ctx* until the end of the block."""
+    entered = hasattr(ctx, MARK)
     ctx._flaskthreads_autopatch = False
     try:
         yield
     finally:
-        ctx._flaskthreads_autopatch = True
+        if entered:
+            ctx._flaskthreads_autopatch = True
+        else:
+            del ctx._flaskthreads_autopatch  # Other code has entered it, and leaves it.
 
 
 def without_flask() -> contextvars.Context:

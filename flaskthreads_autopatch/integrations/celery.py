@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+import functools
+import inspect
 import typing as t
+import weakref
 from collections.abc import Callable, Iterable
 
 import wrapt
-from celery import Celery, current_task
+from celery import Celery, Task, current_task
 from celery.utils import uuid
 from flask import Flask
 
 from .. import flask_context
 from ..apps import is_twin
 from ..carrier import KEY, MAX_SIZE, Carrier
+from ..clean_context import clean_context
+from ..extraction import Extraction
+from ..suppression import is_suppressed
 from ..switch import unwrap_proxy
 
 HEADER = KEY
@@ -81,9 +88,31 @@ class _Adopting:
 def _adopt(task: t.Any) -> None:
     cls = type(task)
     if not issubclass(cls, _TaskInContext):
+        own_calls = [base for base in cls.__mro__ if base is not Task and "__call__" in vars(base)]
         # In front of the class, so that a __call__ of its own runs inside the context.
         names = {"__module__": cls.__module__, "__doc__": cls.__doc__}
         task.__class__ = type(cls.__name__, (_TaskInContext, cls), names)
+        task.__class__.own_call = own_calls[0] if own_calls else None
+        if own_calls:
+            if _push_context(own_calls):
+                _pushing.add(own_calls[0])
+            task.run = _in_pushed_context(task, task.run)
+
+
+_pushing: weakref.WeakSet[type] = weakref.WeakSet()
+"""The classes of tasks whose ``__call__`` pushes an app context, as far as is known."""
+
+
+def _push_context(classes: list[type]) -> bool:
+    """Return whether the ``__call__`` of the first class pushes a context. It may call the one of the next class."""
+    for cls in classes:
+        call: t.Any = inspect.unwrap(vars(cls)["__call__"])
+        names = getattr(getattr(call, "__code__", None), "co_names", ())
+        if not {"app_context", "request_context", "test_request_context"}.isdisjoint(names):
+            return True
+        if "__call__" not in names:
+            return False
+    return False
 
 
 class _TaskInContext:
@@ -91,6 +120,8 @@ class _TaskInContext:
 
     app: t.Any
     request: t.Any
+    own_call: type | None
+    """The class whose ``__call__`` runs; None if it is Celery's own."""
 
     def __call__(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
         run: Callable[..., t.Any] = super().__call__  # type: ignore[misc]
@@ -98,11 +129,13 @@ class _TaskInContext:
         if sender is None:
             return run(*args, **kwargs)
         setup: _Setup = getattr(self.app, _ATTRIBUTE)
-        request = sender.request
-        if request.is_eager and _is_active(setup.app):
-            # It runs in the caller's context, and so without a teardown: that is the caller's.
-            return _run_for(request, run, args, kwargs)
+        request, in_place = sender.request, sender.request.is_eager and _is_active(setup.app)
         try:
+            if self.own_call is not None:
+                return _run_own_call(self, setup, sender, in_place, run, args, kwargs)
+            if in_place:
+                # It runs in the caller's context, and so without a teardown: that is the caller's.
+                return _run_for(request, run, args, kwargs)
             with setup.carrier.open(_carried_by(request), _names(sender), self):
                 return _run_for(request, run, args, kwargs)
         finally:
@@ -115,6 +148,72 @@ class _TaskInContext:
         sent = _carried_by(self.request if request is None else request)
         signature.options["headers"] = {**(signature.options.get("headers") or {}), HEADER: sent}
         return signature
+
+
+class _Due(t.NamedTuple):
+    """A task whose class has a ``__call__`` of its own, from the start of that to the start of ``run()``."""
+
+    task: t.Any
+    extraction: Extraction
+    before: t.Any
+    """The app context that is active when ``__call__`` starts; None if none is."""
+    is_ready: bool
+    """Whether ``run()`` may be called in that one: it is the task's own, or the caller's."""
+
+
+_due: contextvars.ContextVar[_Due | None] = contextvars.ContextVar("flaskthreads_autopatch.due_task", default=None)
+
+
+def _run_own_call(
+    task: t.Any, setup: _Setup, sender: t.Any, in_place: bool, run: Callable[..., t.Any], args: t.Any, kwargs: t.Any
+) -> t.Any:
+    """Run *task*, whose class has a ``__call__`` of its own: *run*.
+
+    The class that Flask's documentation shows pushes an app context, and tears it down. Then that context is filled,
+    and no other one is made, so that each teardown handler runs once.
+    """
+    pushes = task.own_call in _pushing
+    if not in_place and pushes and (flask_context.active() is not None or is_suppressed()):
+        # A worker that was forked in the middle of a request has that request's context variables.
+        return clean_context().run(_run_own_call, task, setup, sender, in_place, run, args, kwargs)
+    names = _names(sender)
+    text = setup.carrier.take(names) if in_place else _carried_by(sender.request)
+    extraction = setup.carrier.open(text, names, task)
+    with contextlib.ExitStack() as around:
+        if not in_place and not pushes:
+            around.enter_context(setup.carrier.open(text, names, task))
+        due = _Due(task, extraction, flask_context.active(), in_place or not pushes)
+        around.callback(_due.reset, _due.set(due))
+        try:
+            return _run_for(sender.request, run, args, kwargs)
+        finally:
+            del task, setup, sender, run, args, kwargs, extraction, due  # As in __call__.
+
+
+def _in_pushed_context(task: t.Any, run: Callable[..., t.Any]) -> Callable[..., t.Any]:
+    """Return the ``run()`` of *task*: it fills the app context that the ``__call__`` of its class has pushed for it."""
+
+    @functools.wraps(run)
+    def run_in_pushed_context(*args: t.Any, **kwargs: t.Any) -> t.Any:
+        due = _due.get()
+        if due is None or due.task is not task:
+            return run(*args, **kwargs)  # It is called as a function.
+        _due.set(None)
+        ctx = flask_context.active()
+        try:
+            if ctx is due.before:
+                with contextlib.nullcontext() if due.is_ready else due.extraction:
+                    return run(*args, **kwargs)
+            if ctx is None or not is_twin(ctx.app, due.extraction.app):
+                return run(*args, **kwargs)
+            # A context that was active before, as one that is left over from a fork, is never filled.
+            _pushing.add(task.own_call)
+            with due.extraction.into(ctx):
+                return run(*args, **kwargs)
+        finally:
+            del args, kwargs, due, ctx  # As in __call__.
+
+    return run_in_pushed_context
 
 
 _running: contextvars.ContextVar[t.Any] = contextvars.ContextVar("flaskthreads_autopatch.running_task", default=None)

@@ -18,13 +18,16 @@ from flaskthreads_autopatch.integrations.celery import init_celery
 from . import shop
 
 BROKER = "TESTS_REMOTE_BROKER"
+SIGNED = "TESTS_REMOTE_SIGNED"
 NAMED: dict[str, t.Any] = {name: shop.NAMED[name] for name in ("g", "headers")}
 
 
 def settings(broker: str) -> dict[str, t.Any]:
-    """For ``redis://...``, or for a folder that is the queue."""
+    """For ``redis://...``, for ``amqp://...``, or for a folder that is the queue."""
     if broker.startswith("redis:"):
         return {"broker_url": broker, "result_backend": broker}
+    if broker.startswith("amqp:"):
+        return {"broker_url": broker, "result_backend": "rpc://"}
     folder = Path(broker)
     for name in ("queue", "control", "results"):
         folder.joinpath(name).mkdir(exist_ok=True)
@@ -40,7 +43,7 @@ def settings(broker: str) -> dict[str, t.Any]:
 def create_celery(app: Flask, broker: str, **config: t.Any) -> Celery:
     celery_app = Celery("shop", set_as_current=False)
     celery_app.conf.update(settings(broker), broker_connection_retry_on_startup=True, **config)
-    init_celery(celery_app, app, **NAMED)
+    init_celery(celery_app, app, **NAMED, signed=SIGNED in os.environ)
     return celery_app
 
 
@@ -137,6 +140,12 @@ def apply_in_place(self: t.Any) -> list[t.Any]:
     shop.leave_torn_down()
     there = self.app.tasks["id_of_g"].apply().get(disable_sync_subtasks=False)
     return [here == there, shop.leave_torn_down()]
+
+
+@shared_task(name="replace", bind=True)
+def replace(self: t.Any) -> t.Any:
+    g.user_id = "replaced"
+    return self.replace(self.app.tasks["look"].s())
 
 
 @shared_task(name="stop_worker")

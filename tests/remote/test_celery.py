@@ -171,6 +171,12 @@ def test_a_retry_starts_from_what_was_sent(app: Flask, tasks: t.Any) -> None:
     assert result(tasks["repeat_with_header"].delay()) == [1, {}]
 
 
+def test_a_task_that_is_replaced_carries_what_is_there_by_then(app: Flask, tasks: t.Any) -> None:
+    with app.app_context():
+        g.user_id = "alice"
+        assert result(tasks["replace"].delay()) == {"app": "shop", "g": {"user_id": "replaced"}}
+
+
 def test_a_task_that_calls_itself_does_so_in_its_own_context(app: Flask, tasks: t.Any) -> None:
     assert result(tasks["walk"].delay(2)) == [1, 2, 3]
 
