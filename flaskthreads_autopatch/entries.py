@@ -11,7 +11,7 @@ from itertools import compress
 from types import SimpleNamespace
 
 from .catalogue import PLAIN_TYPES, THREAD_BOUND_NAMES
-from .log import log, logger
+from .log import log_in_child, logger
 from .names import path_of_class
 from .policy import Policy
 
@@ -172,7 +172,7 @@ def put_back(names: Iterable[str], defaults: Entries, target: Entries) -> None:
 
 @functools.lru_cache(maxsize=1024)
 def _log_once(name: str, cls: str, reason: str) -> None:
-    log(
+    log_in_child(
         logging.DEBUG,
         "g.%s is not inherited because it is a %s: %s. In a thread it is an AttributeError until the thread sets its"
         " own.",

@@ -7,6 +7,7 @@ does not catch its own (H36).
 
 from __future__ import annotations
 
+import collections
 import logging
 import sys
 import typing as t
@@ -35,6 +36,29 @@ def log(level: int, message: str, *args: object, app: Flask | None = None, exc_i
             print_to_stderr(
                 f"Logging failed with {text_of(error)}. The message was: {_formatted(message, args)}{about}"
             )
+
+
+deferred: collections.deque[tuple[int, str, tuple[object, ...]]] = collections.deque()
+"""What `log_in_child` was called with, until the next replay begins."""
+
+
+def log_in_child(level: int, message: str, *args: object) -> None:
+    """Log *message* when the next replay begins, and not at once.
+
+    The code that starts a thread may hold a lock, as a pool does that starts a worker. A logging handler that submits
+    to that pool would wait for the lock without end. Where a child begins, no lock of its parent is held.
+    """
+    deferred.append((level, message, args))
+
+
+def log_deferred() -> None:
+    """Log what `log_in_child` was called with."""
+    while deferred:
+        try:
+            level, message, args = deferred.popleft()
+        except IndexError:
+            return  # Another thread was faster.
+        log(level, message, *args)
 
 
 def _formatted(message: str, args: tuple[object, ...]) -> str:

@@ -25,6 +25,7 @@ from flask.ctx import AppContext
 from . import entries, flask_context
 from .clean_context import clean_context
 from .flask_context import FLASKS_G, foreign_request
+from .log import deferred, log_deferred
 from .snapshot import Snapshot
 from .suppression import R
 from .visibility import signals
@@ -84,6 +85,8 @@ def begin(snapshot: Snapshot, shown: object, kind: Kind = "task", into: AppConte
 
     With *into*, an active app context of other code, that one is filled, and `end` leaves its teardown to that code.
     """
+    if deferred:
+        log_deferred()
     leave = flask_context.leave
     if into is not None:
         carried, ctx, leave = t.cast(t.Any, snapshot), into, flask_context.take_back

@@ -1314,3 +1314,28 @@ def test_a_thread_that_is_never_started_goes_with_its_last_reference(installed: 
         assert resource() is None
     finally:
         gc.enable()
+
+
+def test_what_is_not_inherited_is_logged_by_the_child(installed: Flask) -> None:
+    """The code that starts a thread may hold a lock that a logging handler waits for, as one does that feeds a pool."""
+    logged_in: list[threading.Thread] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logged_in.append(threading.current_thread())
+
+    handler = Handler()
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    _log_once.cache_clear()
+    try:
+        with installed.app_context():
+            g._login_user = object()
+            thread = threading.Thread(target=user)
+            g.user = "alice"
+            thread.start()
+            ended(thread)
+    finally:
+        logger.setLevel(logging.NOTSET)
+        logger.removeHandler(handler)
+    assert logged_in == [thread]
