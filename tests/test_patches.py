@@ -813,7 +813,8 @@ def test_a_logging_handler_that_submits_does_not_submit_for_ever(
             pool.submit(int).result(30)
     finally:
         logger.setLevel(logging.NOTSET)
-    assert len(messages) == 1
+    # The first worker of a process may say beside this that its kind does not inherit.
+    assert len([message for message in messages if not message.startswith("A thread that runs")]) == 1
 
 
 # What carries its own context
