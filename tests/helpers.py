@@ -10,7 +10,9 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 
+import flask
 import wrapt
+from flask import g
 
 from flaskthreads_autopatch.patching import points
 
@@ -60,3 +62,23 @@ def collectable(*refs: weakref.ref[t.Any]) -> bool:
         gc.collect()
         time.sleep(0.01)
     return all(ref() is None for ref in refs)
+
+
+def user() -> str:
+    """What a thread or task sees."""
+    return t.cast(str, g.user) if flask.has_app_context() else "no context"
+
+
+class Seen(list[str]):
+    def note(self, *args: object) -> None:
+        self.append(user())
+
+
+def ended(*threads: threading.Thread) -> None:
+    for thread in threads:
+        thread.join(LIMIT)
+        assert not thread.is_alive()
+
+
+def user_or_none() -> object:
+    return g.get("user")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
 import threading
 import typing as t
 from collections.abc import Callable
@@ -13,7 +15,10 @@ from flask import Flask, g, has_app_context, request
 from flask.signals import appcontext_pushed, appcontext_tearing_down
 
 import flaskthreads_autopatch as autopatch
-from flaskthreads_autopatch import flask_context
+from flaskthreads_autopatch import flask_context, install, is_inherited
+from flaskthreads_autopatch import flask_context as fc
+
+from .helpers import user
 
 
 @pytest.fixture
@@ -222,3 +227,73 @@ def test_worker_of_the_default_executor_stays_clean_h13(installed: Flask) -> Non
         return [first, await by_run_in_executor()]
 
     assert asyncio.run(main()) == [INHERITED, [None, None, False]]
+
+
+def test_h12_to_thread_and_context_run_are_left_alone(installed: Flask) -> None:
+    torn_down: list[int] = []
+    installed.teardown_appcontext(lambda exc: torn_down.append(threading.get_ident()))
+
+    async def main() -> object:
+        return await asyncio.to_thread(fc.active)
+
+    with installed.app_context(), ThreadPoolExecutor(1) as pool:
+        assert asyncio.run(main()) is fc.active()
+        assert pool.submit(contextvars.copy_context().run, fc.active).result(30) is fc.active()
+        partial = functools.partial(contextvars.copy_context().run, fc.active)
+        assert in_thread_pool(pool, partial) is fc.active()
+        assert torn_down == []
+
+
+def in_thread_pool(pool: ThreadPoolExecutor, fn: t.Callable[[], object]) -> object:
+    return pool.submit(fn).result(30)
+
+
+def test_h12_async_views(installed: Flask) -> None:
+    pytest.importorskip("asgiref")
+    contexts: list[object] = []
+
+    @installed.get("/<name>")
+    async def view(name: str) -> str:
+        g.user = name
+        contexts.append(fc.active())
+        await asyncio.to_thread(lambda: contexts.append(fc.active()))
+        loop = asyncio.get_running_loop()
+        inherited = await loop.run_in_executor(None, lambda: (user(), request.path, is_inherited()))
+        return repr(inherited)
+
+    torn_down: list[bool] = []
+    installed.teardown_appcontext(lambda exc: torn_down.append(is_inherited()))
+    assert installed.test_client().get("/alice").text == repr(("alice", "/alice", True))
+    assert contexts[0] is contexts[1]
+    assert torn_down == [True, False]
+
+
+def test_asyncio_run_in_a_thread_inherits(installed: Flask) -> None:
+    seen: list[str] = []
+
+    async def main() -> str:
+        seen.append(user())
+        return user()
+
+    with installed.app_context(), ThreadPoolExecutor(1) as pool:
+        g.user = "alice"
+        assert pool.submit(asyncio.run, main()).result(30) == "alice"
+        for args in ((main(),), [main()]):
+            thread = threading.Thread(target=asyncio.run, args=args)
+            thread.start()
+            thread.join(30)
+    assert seen == ["alice"] * 3
+
+
+def test_a_coroutine_that_is_ignored_does_not_inherit_in_a_thread_either(app: Flask) -> None:
+    seen: list[bool] = []
+
+    async def ignored() -> None:
+        seen.append(is_inherited())
+
+    install(app, ignore=[f"{__name__}:test_a_coroutine_that_is_ignored*"])
+    with app.app_context():
+        thread = threading.Thread(target=asyncio.run, args=(ignored(),))
+        thread.start()
+        thread.join(30)
+    assert seen == [False]

@@ -23,7 +23,7 @@ from flaskthreads_autopatch import (
     suppress_inheritance,
 )
 
-from .test_patches import user, user_or_none
+from .helpers import user, user_or_none
 
 
 @pytest.fixture(params=["off", "on"])

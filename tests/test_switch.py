@@ -33,8 +33,7 @@ from flaskthreads_autopatch.patching import points
 from flaskthreads_autopatch.patching.layers import PatchPoint
 from flaskthreads_autopatch.switch import EXTENSION
 
-from .helpers import BORN_WITH, attributes, changed, in_thread
-from .test_patches import user
+from .helpers import BORN_WITH, attributes, changed, in_thread, user
 
 
 def inherits(app: Flask) -> bool:

@@ -15,8 +15,7 @@ from flask import Flask, g, has_app_context, request
 from flaskthreads_autopatch import disable
 from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
-from .helpers import LIMIT
-from .test_patches import user
+from ..helpers import LIMIT, user
 
 
 class Value:

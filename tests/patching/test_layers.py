@@ -13,7 +13,7 @@ import pytest
 
 from flaskthreads_autopatch.patching.layers import Layers, PatchPoint
 
-from .helpers import LIMIT
+from ..helpers import LIMIT
 
 SLOW = """
 import flaskthreads_autopatch_tests_gate as gate

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextvars
 import gc
 import multiprocessing
+import signal
 import threading
 import typing as t
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from multiprocessing.pool import ThreadPool
 
 import pytest
@@ -16,8 +19,7 @@ from flask import Flask, appcontext_pushed, g, has_app_context, request
 
 from flaskthreads_autopatch import disable, install, is_inherited, running, suppress_inheritance
 
-from .helpers import LIMIT, collectable
-from .test_patches import user
+from ..helpers import LIMIT, Seen, collectable, user, user_or_none
 
 
 class Value:
@@ -418,3 +420,108 @@ def test_a_kept_result_of_a_terminated_pool_holds_nothing(installed: Flask, way:
         pool.join()
     assert collectable(*refs)
     assert kept
+
+
+def test_thread_pool_methods(installed: Flask) -> None:
+    def pair(a: object, b: object) -> str:
+        return user()
+
+    def one(a: object) -> str:
+        return user()
+
+    with ThreadPool(2) as pool, installed.app_context():
+        g.user = "alice"
+        assert pool.apply(user) == "alice"
+        assert pool.apply_async(user).get(LIMIT) == "alice"
+        assert pool.apply_async(func=pair, args=(1,), kwds={"b": 2}).get(LIMIT) == "alice"
+        for method in (pool.map, pool.imap, pool.imap_unordered):
+            assert list(method(one, range(3))) == ["alice"] * 3
+            assert list(method(one, range(5), chunksize=2)) == ["alice"] * 5
+        assert pool.map_async(one, range(3)).get(LIMIT) == ["alice"] * 3
+        assert pool.starmap(pair, [(1, 2), (3, 4)]) == ["alice"] * 2
+        assert pool.starmap_async(pair, [(1, 2)]).get(LIMIT) == ["alice"]
+    with ThreadPool(1) as pool:
+        assert pool.apply(user) == "no context"
+
+
+def test_thread_pool_callbacks(installed: Flask) -> None:
+    def fails() -> None:
+        raise ValueError(g.user)
+
+    with ThreadPool(2) as pool, installed.app_context():
+        g.user = "alice"
+        results: list[Future[str]] = [Future() for _ in range(4)]
+        pool.apply_async(user, callback=lambda _: results[0].set_result(user()))
+        pool.apply_async(fails, (), {}, None, lambda _: results[1].set_result(user()))
+        pool.map_async(len, ["a"], None, lambda _: results[2].set_result(user()))
+        pool.starmap_async(pow, [(1, 2)], callback=lambda _: results[3].set_result(user()))
+        assert [result.result(LIMIT) for result in results] == ["alice"] * 4
+
+
+def test_a_kept_result_of_a_thread_pool_holds_nothing(installed: Flask) -> None:
+    class Entry:
+        pass
+
+    with ThreadPool(1) as pool:
+        done = threading.Event()
+        with installed.app_context():
+            g.entry = Entry()
+            dead = weakref.ref(g.entry)
+            kept = [
+                pool.apply_async(user_or_none, callback=lambda _: None),
+                pool.map_async(len, ["a"], callback=lambda _: done.set()),
+            ]
+            assert done.wait(LIMIT)
+        pool.apply(len, ("",))
+        assert collectable(dead)
+        assert all(result.ready() for result in kept)
+
+
+def test_process_pools_are_left_alone(installed: Flask) -> None:
+    with installed.app_context():
+        g.user = lambda: "cannot be pickled"
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            assert pool.map(len, ["ab"]) == [2]
+            assert pool.apply(len, ("abc",)) == 3
+
+
+def test_an_ignored_function_of_a_pool_whose_callback_inherits(installed: Flask) -> None:
+    seen = Seen()
+    with installed.app_context(), ThreadPool(1) as pool:
+        g.user = "alice"
+        run = contextvars.Context().run
+        assert pool.apply_async(run, (user,), callback=seen.note).get(LIMIT) == "no context"
+    assert seen == ["alice"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no setitimer here")
+def test_a_map_that_a_signal_interrupts_goes_on_with_its_context(installed: Flask) -> None:
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*args: object) -> None:
+        if started.is_set() and not interrupted.is_set():
+            interrupted.set()
+            raise Interrupted
+
+    def work(number: int) -> None:
+        started.set()
+        assert interrupted.wait(LIMIT)
+        seen.note()
+        done.release()
+
+    seen, started, interrupted, done = Seen(), threading.Event(), threading.Event(), threading.Semaphore(0)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    # Again and again: one that comes just before the wait does not end it.
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    try:
+        with ThreadPool(1) as pool, installed.app_context():
+            g.user = "alice"
+            with pytest.raises(Interrupted):
+                pool.map(work, range(2))
+            assert done.acquire(timeout=LIMIT)
+            assert done.acquire(timeout=LIMIT)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert seen == ["alice", "alice"]

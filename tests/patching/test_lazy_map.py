@@ -24,8 +24,7 @@ from flaskthreads_autopatch import (
     suppress_inheritance,
 )
 
-from .helpers import LIMIT, collectable
-from .test_patches import user
+from ..helpers import LIMIT, collectable, user
 
 pytestmark = [
     pytest.mark.python314,

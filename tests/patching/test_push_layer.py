@@ -11,7 +11,7 @@ from flask.ctx import AppContext
 
 from flaskthreads_autopatch import flask_context, install
 
-from .helpers import in_thread
+from ..helpers import in_thread
 
 
 @pytest.mark.parametrize("before_us", [False, True])
