@@ -30,7 +30,7 @@ class User(UserMixin):
 
 @login_manager.user_loader
 def load_user(name):
-    # Called in each thread anew: a user that comes from a database belongs to the session that loaded it.
+    # This is called in each thread: a user that comes from a database belongs to the session that loaded it.
     return User(name) if name in PASSWORDS else None
 
 

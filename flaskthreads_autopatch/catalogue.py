@@ -1,4 +1,4 @@
-"""Data: what stays home and who does not inherit, each entry with its reason.
+"""Data: values and threads that do not cross to a thread, each entry with its reason.
 
 Paths are written as in the policy: ``"module:qualname"`` names one class or callable (a class stands for its
 subclasses too), ``"module"`` names a module with everything in it and below it.

@@ -1,4 +1,4 @@
-"""The context handed over explicitly, with the patches or without: a thread, an executor, a callable."""
+"""The explicit API, which works with the patches or without them: a thread, an executor, and a callable."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _snapshot(what: str) -> Snapshot:
 
 
 def _start_clean(start: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-    # What is started must not get the contexts by itself: a pool's worker would keep them for ever (H15).
+    # A thread that is started here must not get the contexts from Python itself: a pool's worker would keep them (H15).
     return clean_context().run(start, *args, **kwargs) if THREADS_INHERIT_CONTEXT else start(*args, **kwargs)
 
 
@@ -103,7 +103,7 @@ class ThreadPoolWithAppContextExecutor(ThreadPoolExecutor):
         return _snapshot_or_none() or self._made_in or _snapshot(f"ThreadPoolWithAppContextExecutor.{method}()")
 
     def shutdown(self, *args: t.Any, **kwargs: t.Any) -> None:
-        """Take no more tasks, as `ThreadPoolExecutor.shutdown` does, and let go of the context it was made in."""
+        """Accept no more tasks, as `ThreadPoolExecutor.shutdown` does, and release the context that it was made in."""
         self._is_shut_down = True
         super().shutdown(*args, **kwargs)
         # The traceback of an exception that a future keeps refers to the executor, by the frame of the worker.
@@ -111,7 +111,7 @@ class ThreadPoolWithAppContextExecutor(ThreadPoolExecutor):
 
 
 def copy_current_app_context(fn: Callable[P, R]) -> Callable[P, R]:
-    """*fn*, to be called anywhere, any number of times, in an app context of its own filled from the one active now.
+    """Return *fn*, to be called anywhere, any number of times, in an app context of its own filled from the active one.
 
     For any API that runs callables; named after Flask's ``copy_current_request_context``. An ``async def`` is run to
     its end, as Flask runs an async view. Raises `RuntimeError` outside of an app context.

@@ -34,7 +34,7 @@ from .names import mro_of, path_of_class
 Own = tuple[str, ...]
 """The value of the option ``own``: names of packages, or fnmatch patterns."""
 _Globals = Mapping[str, t.Any]
-"""What a module holds, or the code that runs in it."""
+"""The namespace of a module, or of the code that runs in it."""
 
 _VENDORED = frozenset(("_vendor", "_vendored", "third_party"))
 _INSTALLED = ("site-packages", "dist-packages")
@@ -177,7 +177,7 @@ def _is_own_function(own: Own, function: FunctionType) -> bool:
 
 
 def _is_own_callable(own: Own, fn: t.Any) -> bool:
-    """The same for an object that is called by its class, and for functions that are not written in Python."""
+    """Do the same for an object that is called by its class, and for a function that is not written in Python."""
     call = getattr(type(fn), "__call__", None)  # noqa: B004 - its code is wanted, not whether it is there
     if type(call) is FunctionType:
         return _is_own_function(own, call)
@@ -191,7 +191,7 @@ def _is_own_callable(own: Own, fn: t.Any) -> bool:
 
 
 def _partialmethod(function: FunctionType) -> object:
-    # What a functools.partialmethod is when it is read from the class: a function with an attribute.
+    # A functools.partialmethod that is read from its class is a function with an attribute.
     for name in ("_partialmethod", "__partialmethod__"):
         if (partial := function.__dict__.get(name)) is not None:
             return partial.func
@@ -213,7 +213,7 @@ def _globals_of(name: str) -> _Globals:
 
 
 def _folder_of(name: str, namespace: _Globals) -> str | None:
-    """The folder, or archive, that the top-level package of *name* was loaded from; None if there is none."""
+    """Return the folder, or archive, that the top-level package of *name* was loaded from; None without one."""
     top = name.partition(".")[0]
     # A namespace package has no file of its own, but the modules in it have.
     for dotted, found in ((top, _globals_of(top)), (name, namespace)):

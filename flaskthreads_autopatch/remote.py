@@ -186,7 +186,7 @@ def _path_of(fn: Callable[..., t.Any]) -> str:
         found = _find(t.cast(str, module), t.cast(str, qualname))
     except (ImportError, AttributeError, TypeError, ValueError):
         found = None  # also where one of the two is no text, or empty
-    # A class method is made anew at each access.
+    # Each access to a class method makes a new object.
     is_there = found is fn or (type(fn) is MethodType and found == fn)
     if is_there and (module != "__main__" or _main_can_be_imported()):
         return f"{module}:{qualname}"
@@ -199,7 +199,7 @@ def _path_of(fn: Callable[..., t.Any]) -> str:
 
 
 def _main_can_be_imported() -> bool:
-    # What a worker may make the main module anew from. A prompt, python -c and a pipe have neither. (Of a package's or
-    # an archive's __main__ only a forked worker has the functions; another one says so in the future.)
+    # A worker makes the main module again from its spec or its file. A prompt, python -c and a pipe have neither. (The
+    # functions of a package's or an archive's __main__ exist in a forked worker only; the future of another one fails.)
     main = sys.modules["__main__"]
     return getattr(main, "__spec__", None) is not None or os.path.isfile(getattr(main, "__file__", None) or "")

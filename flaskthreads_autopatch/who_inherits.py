@@ -93,7 +93,7 @@ def why_task_ignored(ignore: Patterns, fn: object, args: tuple[t.Any, ...]) -> s
         return "carries context variables of its own"
     module, _, qualname = path_of(fn).partition(":")
     if module == "asyncio.runners" and args and hasattr(args[0], "cr_code"):
-        # What runs is the coroutine: asgiref's own if asgiref submits it, the user's if a user does.
+        # The coroutine is what runs. It is asgiref's own if asgiref submits it, and the user's if the user does.
         module, qualname = _module_of_coroutine(args[0]), args[0].__qualname__
     return _why_path_ignored(ignore, module, qualname)
 
@@ -138,7 +138,7 @@ def _why_path_ignored(ignore: Patterns, module: str, qualname: str) -> str | Non
 
 
 def _code_of(fn: object) -> object:
-    """The code that alone decides whether *fn* is own code; None if more than that has to be looked at."""
+    """Return the code that alone decides whether *fn* is own code; None if more than that has to be looked at."""
     if type(fn) is MethodType:
         fn = fn.__func__
     return fn.__code__ if type(fn) is FunctionType and not fn.__dict__ else None

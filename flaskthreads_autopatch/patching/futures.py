@@ -42,14 +42,14 @@ def _submit(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kw
     if snapshot is not None:
         args = (bind_once(fn, snapshot), *rest)
     if type(pool) is ThreadPoolExecutor and getattr(ThreadPoolExecutor, _ADD_WORKER, None) is _add_worker:
-        return wrapped(*args, **kwargs)  # What this starts is the standard library's own worker.
+        return wrapped(*args, **kwargs)  # A thread that is started here is the standard library's own worker.
     return starting_workers(wrapped, *args, **kwargs)
 
 
 def _executor_map(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
     if kwargs.get("buffersize") is None or not args or current() is not None:
         return wrapped(*args, **kwargs)
-    # Not in variables: an exception that is kept, as one of the items', keeps this frame.
+    # Nothing is kept in a variable: an exception that is kept, as one of the items', keeps this frame.
     return map_lazily(_snapshot_of_map(policy_for, args[0]), wrapped, args, kwargs)
 
 
@@ -103,7 +103,7 @@ class BoundCallback(BoundTask):
 
 
 def bind_callback(fn: Callable[..., t.Any], snapshot: Snapshot) -> BoundCallback:
-    """*fn*, replaying *snapshot* at its first call unless that comes from this thread before ``_self_added()``."""
+    """Return *fn*, replaying *snapshot* at its first call, unless this thread makes it before ``_self_added()``."""
     callback = bind_to(BoundCallback, fn, snapshot)
     callback._self_adder = threading.get_ident()
     return callback

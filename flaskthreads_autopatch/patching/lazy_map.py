@@ -37,7 +37,7 @@ _current: contextvars.ContextVar[LazyMap | None] = contextvars.ContextVar("flask
 
 
 def current() -> LazyMap | None:
-    """The map that submits here, or None."""
+    """Return the map that submits here, or None."""
     lazy = _current.get()
     return lazy if lazy is not None and lazy.reader == get_ident() else None
 
@@ -45,7 +45,7 @@ def current() -> LazyMap | None:
 def map_lazily(
     snapshot: Snapshot | None, map_: Callable[..., t.Any], args: t.Any, kwargs: dict[str, t.Any]
 ) -> Iterator[t.Any]:
-    """The results of ``map_(*args, **kwargs)``, whose tasks all inherit *snapshot*."""
+    """Return the results of ``map_(*args, **kwargs)``, whose tasks all inherit *snapshot*."""
     lazy, snapshot = LazyMap(snapshot), None
     try:
         results = _read(lazy, map_, args[0], *map(_Outside, args[1:]), **kwargs)

@@ -78,7 +78,7 @@ def read(snapshot: Snapshot, items: t.Any) -> t.Generator[t.Any, None, None]:
 
 
 def _shown(items: t.Any) -> t.Any:
-    """What stands for *items* in `running`: for a generator its function, which it does not refer to."""
+    """Return what describes *items* in `running`. For a generator, that is a stand-in which does not refer to it."""
     frame = getattr(items, "gi_frame", None)
     if frame is None:
         return items

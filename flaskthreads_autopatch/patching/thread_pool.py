@@ -45,7 +45,7 @@ def _map(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwarg
 
 
 def _bind_func(policy_for: PolicyFor, pool: t.Any, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs, Bound]:
-    """*args* and *kwargs* with the function that a pool calls bound, if it inherits; and what was bound."""
+    """Return *args* and *kwargs* with the function bound that a pool calls, if it inherits, and the bound functions."""
     # The context is read here: an exception that is kept, as map() raises those of the tasks, keeps the caller's frame.
     ctx = active()
     if ctx is None or not args:
@@ -101,7 +101,7 @@ class BoundEnd(BoundTask):
 
 
 def _bind_with_ends(policy_for: PolicyFor, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs, Bound]:
-    """*args* and *kwargs* with the function and both callbacks bound, which come fourth and fifth in each method.
+    """Return *args* and *kwargs* with the function and both callbacks bound. Each method takes these fourth and fifth.
 
     The pool calls exactly one of the two callbacks, after the last task, but its result object keeps both, and a stored
     exception keeps the function through its traceback. The callback that is called therefore releases all three
@@ -143,7 +143,7 @@ def _imap(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwar
 
 
 def _bind_each(policy_for: PolicyFor, pool: t.Any, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-    """*args* and *kwargs* of `imap` with the items bound, to be read and to be worked on."""
+    """Return *args* and *kwargs* of `imap` with the items bound, to be read and to be worked on."""
     ctx = active()
     if ctx is None or len(args) < 2:
         return args, kwargs
@@ -202,7 +202,7 @@ class _ForLeased(BoundCallable):
 
 
 def _bind_sized_items(policy_for: PolicyFor, pool: t.Any, args: Args, snapshot: Snapshot | None) -> Args:
-    """*args* of a map with the items bound, if the pool reads them in its own thread: those that tell their number."""
+    """Return *args* of a map with the items bound, if the pool reads them in its own thread, as those with a length."""
     if len(args) < 2 or not hasattr(args[1], "__len__") or not _runs_code(args[1]) or (ctx := active()) is None:
         return args
     if (reading := snapshot or snapshot_for(policy_for, ctx, args[1])) is None:
@@ -217,7 +217,7 @@ _PLAIN: tuple[type[Iterable[t.Any]], ...] = (
 
 
 def _runs_code(items: object) -> bool:
-    """Whether reading *items* may run Python code, which needs a context."""
+    """Return whether reading *items* may run Python code, which needs a context."""
     reads = getattr(type(items), "__iter__", None)
     return not any(reads is cls.__iter__ for cls in _PLAIN)
 
@@ -237,7 +237,7 @@ def _terminate(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args,
 
 
 def _lease(pool: t.Any, snapshot: Snapshot) -> Lease:
-    """A lease of *snapshot*, which the end of *pool* empties."""
+    """Return a lease of *snapshot*, which the end of *pool* empties."""
     lease = Lease(snapshot)
     noted = getattr(pool, "__dict__", {}).setdefault(KEY, weakref.WeakValueDictionary())
     noted[id(lease)] = lease
@@ -245,7 +245,7 @@ def _lease(pool: t.Any, snapshot: Snapshot) -> Lease:
 
 
 def _by_position(args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-    """*args* and *kwargs* with the function and the iterable, if there is one, in *args*."""
+    """Return *args* and *kwargs* with the function and the iterable, if there is one, in *args*."""
     for name in ("func", "iterable")[len(args) :]:
         if name not in kwargs:
             break
