@@ -11,15 +11,22 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 import flask
+import pytest
 import wrapt
 from flask import g
 
+from flaskthreads_autopatch import Policy
+from flaskthreads_autopatch import flask_context as fc
+from flaskthreads_autopatch.capture import capture
 from flaskthreads_autopatch.patching import points
+from flaskthreads_autopatch.snapshot import Snapshot
 
 T = t.TypeVar("T")
 
 LIMIT = 120
 """Seconds after which a test that hangs fails. A test that does not hang never waits for them."""
+
+flask_3_2 = pytest.mark.skipif(fc.REUSES_APP_CONTEXT, reason="the request is not active in a teardown before Flask 3.2")
 
 
 def attributes() -> dict[str, object]:
@@ -81,4 +88,24 @@ def ended(*threads: threading.Thread) -> None:
 
 
 def user_or_none() -> object:
+    """The same, inside of a context."""
     return g.get("user")
+
+
+class Resource:
+    """Something that is opened in one place and closed in another, as a connection is."""
+
+    def __init__(self) -> None:
+        self.opened_in = threading.get_ident()
+        self.closed_in: list[int] = []
+
+    def close(self) -> None:
+        self.closed_in.append(threading.get_ident())
+
+
+def snapshot_here(**policy: t.Any) -> Snapshot:
+    ctx = fc.active()
+    assert ctx is not None
+    snapshot = capture(ctx, Policy(**policy))
+    assert snapshot is not None
+    return snapshot

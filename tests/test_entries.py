@@ -1,4 +1,4 @@
-"""Entries of ``g`` that are hard to look at, and a ``g`` with a store of its own."""
+"""Entries of ``g``: what a child has of them, what is not inherited, and a ``g`` that is hard to look at."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import collections
 import dataclasses
 import gc
 import itertools
+import logging
+import sqlite3
+import threading
 import typing as t
 import weakref
 from types import SimpleNamespace
 
+import flask
 import pytest
 from flask import Flask, appcontext_pushed, current_app, g, request
 from flask.ctx import _AppCtxGlobals
 
 from flaskthreads_autopatch import entries, install, is_inherited, running
 
-from .helpers import in_thread
+from .helpers import LIMIT, Resource, in_thread, snapshot_here
 
 
 class Unhashable(type):
@@ -379,3 +383,198 @@ def test_plans_are_bounded(installed: Flask, monkeypatch: pytest.MonkeyPatch) ->
             g.made = cls()
             assert in_thread(lambda: type(g.made)) is cls
         assert len(entries._plans) <= 3
+
+
+def test_g_is_taken_at_start_and_writes_stay_in_the_child(installed: Flask) -> None:
+    go_on = threading.Event()
+    seen: list[object] = []
+
+    def work() -> None:
+        go_on.wait(LIMIT)
+        seen.append((g.name, "late" in g))
+        g.name = "child"
+        g.mine = True
+
+    with installed.app_context():
+        g.name = "parent"
+        thread = threading.Thread(target=work)
+        g.name = "parent at start"
+        thread.start()
+        g.name, g.late = "parent after start", True
+        go_on.set()
+        thread.join(LIMIT)
+        assert seen == [("parent at start", False)]
+        assert (g.name, "mine" in g) == ("parent after start", False)
+
+
+def test_entries_are_inherited_by_reference(installed: Flask) -> None:
+    with installed.app_context():
+        g.items = []
+        in_thread(lambda: g.items.append("from the child"))
+        assert g.items == ["from the child"]
+
+
+def test_h8_a_namespace_on_g_is_copied_one_level(installed: Flask) -> None:
+    def force_locale() -> str:
+        before = g._babel.locale
+        g._babel.locale = "de"
+        g._babel.cache["x"] = 1
+        return t.cast(str, before)
+
+    with installed.app_context():
+        g._babel = SimpleNamespace(locale="en", cache={})
+        assert in_thread(force_locale) == "en"
+        assert g._babel.locale == "en"
+        assert g._babel.cache == {"x": 1}  # one level: its attributes are inherited by reference
+
+
+def test_a_namespace_is_named_once_among_what_is_inherited(installed: Flask) -> None:
+    with installed.app_context():
+        g.user, g._state = "alice", SimpleNamespace(locale="de")
+        assert sorted(snapshot_here().inherited) == ["_state", "user"]
+
+
+def test_h8_a_namespace_is_hidden_attribute_by_attribute(installed: Flask) -> None:
+    parents, childs = Resource(), Resource()
+
+    @installed.teardown_appcontext
+    def close(exc: BaseException | None) -> None:
+        if is_inherited():
+            for value in list(vars(g._state).values()):
+                if isinstance(value, Resource):
+                    value.close()
+            seen.append(sorted(vars(g._state)))
+
+    def work() -> None:
+        assert g._state.parents is parents
+        g._state.childs = childs
+
+    seen: list[list[str]] = []
+    with installed.app_context():
+        g._state = SimpleNamespace(parents=parents, name="plain")
+        in_thread(work)
+        assert vars(g._state) == {"parents": parents, "name": "plain"}
+    assert seen == [["childs", "name"]]
+    assert (len(parents.closed_in), len(childs.closed_in)) == (0, 1)
+
+
+def test_a_pushed_receivers_entry_wins_and_is_torn_down(installed: Flask) -> None:
+    shared = Resource()
+    torn_down: list[list[str]] = []
+
+    def prepare(sender: Flask) -> None:
+        g.tenant = "from the receiver"
+        g.shared = shared
+
+    @installed.teardown_appcontext
+    def note(exc: BaseException | None) -> None:
+        torn_down.append(sorted(g))
+
+    with appcontext_pushed.connected_to(prepare, installed), installed.app_context():
+        g.tenant = "from the parent"
+        g.other = Resource()
+        assert in_thread(lambda: (g.tenant, "other" in g)) == ("from the receiver", True)
+    # What the receiver put on the child's g is the child's, even where it is the very object that the parent has.
+    assert torn_down == [["shared", "tenant"], ["other", "shared", "tenant"]]
+
+
+def test_share_gives_the_parents_own_g(app: Flask) -> None:
+    install(app, share=True)
+    seen_by_teardown: list[tuple[bool, list[str]]] = []
+
+    @app.teardown_appcontext
+    def note(exc: BaseException | None) -> None:
+        seen_by_teardown.append((is_inherited(), sorted(g)))
+
+    def work() -> bool:
+        g.by_child = Resource()
+        return g._get_current_object() is parent
+
+    with app.app_context():
+        parent = g._get_current_object()
+        g.by_parent = Resource()
+        assert in_thread(work)
+        assert "by_child" in g
+    assert seen_by_teardown == [(True, []), (False, ["by_child", "by_parent"])]
+
+
+def test_h7_a_sqlite_connection_stays_home_and_the_child_opens_its_own(installed: Flask) -> None:
+    def get_db() -> sqlite3.Connection:
+        if "db" not in g:
+            g.db = sqlite3.connect(":memory:")
+        return t.cast(sqlite3.Connection, g.db)
+
+    closed: list[int] = []
+
+    @installed.teardown_appcontext
+    def close_db(exc: BaseException | None) -> None:
+        if (db := g.pop("db", None)) is not None:
+            db.close()  # sqlite3 raises if this is another thread's
+            closed.append(threading.get_ident())
+
+    with installed.app_context():
+        mine = get_db()
+        mine.execute("create table here (x)")
+        other, ident = in_thread(lambda: (get_db(), threading.get_ident()))
+        assert other is not mine
+        assert closed == [ident]
+        assert mine.execute("select count(*) from here").fetchone() == (0,)
+    assert closed == [ident, threading.get_ident()]
+
+
+def test_thread_bound_values_stay_home_inside_a_namespace_too(installed: Flask) -> None:
+    with installed.app_context():
+        db = sqlite3.connect(":memory:")
+        g.state = SimpleNamespace(db=db, name="x")
+        assert in_thread(lambda: vars(g.state).copy()) == {"name": "x"}
+        db.close()
+
+
+def test_flask_logins_user_stays_home_by_name(installed: Flask) -> None:
+    with installed.app_context():
+        g._login_user = "an ORM object of the parent's session"
+        assert in_thread(lambda: "_login_user" in g) is False
+
+
+def test_excluded_entries_stay_home(app: Flask) -> None:
+    install(app, exclude=("secret_*", "tests.helpers:Res*"))
+    with app.app_context():
+        g.secret_key, g.resource, g.state = "x", Resource(), SimpleNamespace(resource=Resource(), a=1)
+        g.user = "alice"
+        assert in_thread(lambda: (sorted(g), vars(g.state).copy())) == (["state", "user"], {"a": 1})
+
+
+def test_what_stays_home_is_said_once_at_debug_level(installed: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    with installed.app_context():
+        g.db_for_this_test = sqlite3.connect(":memory:")
+        for level in (logging.INFO, logging.DEBUG, logging.DEBUG):
+            caplog.set_level(level, "flaskthreads_autopatch")
+            with pytest.raises(AttributeError, match="db_for_this_test"):
+                in_thread(lambda: g.db_for_this_test)
+        g.db_for_this_test.close()
+    (message,) = [record.getMessage() for record in caplog.records if "db_for_this_test" in record.getMessage()]
+    assert message.startswith("g.db_for_this_test is not inherited because it is a sqlite3.Connection: ")
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_a_g_without_a_dict_stays_home_and_is_said_once(
+    app: Flask, share: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Slotted:
+        __slots__ = ("user",)
+
+    app.app_ctx_globals_class = Slotted  # type: ignore[assignment]
+    install(app, share=share)
+    with app.test_request_context("/alices"):
+        g.user = "alice"
+        for _ in range(2):
+            assert in_thread(lambda: (flask.current_app.name, request.path, is_inherited())) == (
+                "tests",
+                "/alices",
+                True,
+            )
+            assert in_thread(lambda: hasattr(g, "user")) is share
+            assert in_thread(lambda: [replay.inherited for replay in running()]) == [()]
+    said = [(record.levelname, record.exc_info) for record in caplog.records if Slotted.__qualname__ in record.message]
+    assert said == ([] if share else [("WARNING", None)])
+    assert len(caplog.records) == len(said)
