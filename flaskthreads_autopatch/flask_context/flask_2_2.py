@@ -252,7 +252,8 @@ def _tear_down_and_pop(ctx: t.Any, app_token: t.Any, exc: BaseException | None, 
         tokens: list[t.Any] = ctx._cv_tokens
         # Remove the tokens of further pushes of this context by the task. Then insert an entry: with two of them, pop()
         # takes itself for the end of a nested push, and does not run the teardown a second time.
-        tokens[1:] = []
+        if len(tokens) > 1:
+            del tokens[1:]
         tokens.insert(0, None)
         try:
             ctx.pop(exc)

@@ -52,12 +52,12 @@ class BoundTask(BoundCallable):
 
 def bind(fn: Callable[P, R], snapshot: Snapshot) -> Callable[P, R]:
     """Return *fn*, replaying *snapshot* at each call."""
-    return t.cast("Callable[P, R]", bind_to(BoundCallable, fn, snapshot))
+    return bind_to(BoundCallable, fn, snapshot)
 
 
 def bind_once(fn: Callable[P, R], snapshot: Snapshot) -> Callable[P, R]:
     """Return *fn*, replaying *snapshot* at its first call."""
-    return t.cast("Callable[P, R]", bind_to(BoundTask, fn, snapshot))
+    return bind_to(BoundTask, fn, snapshot)
 
 
 class Lease:
