@@ -103,11 +103,11 @@ def test_what_a_receiver_raises_is_logged(installed: Flask, caplog: pytest.LogCa
     def broken(sender: Flask, **values: object) -> None:
         raise ZeroDivisionError
 
+    before = {*threading.enumerate()}
     with which.connected_to(broken), installed.app_context():  # type: ignore[attr-defined]
         assert in_thread(lambda: 17) == 17
-        for thread in threading.enumerate():
-            if thread is not threading.current_thread() and not thread.daemon:
-                thread.join(LIMIT)
+        for thread in {*threading.enumerate()} - before:
+            thread.join(LIMIT)
     [record] = caplog.records
     assert record.name == installed.logger.name
     assert record.getMessage().startswith(f"Error in a receiver of the signal {which.name!r}")  # type: ignore[attr-defined]
