@@ -159,7 +159,7 @@ import os, resource, signal
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 from flask import Flask
 import flaskthreads_autopatch
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # also where a shell has ignored it
+signal.signal(signal.SIG{name}, signal.SIG_DFL)  # A shell ignores some signals for a command in the background.
 flaskthreads_autopatch.install(Flask("ends"))
 os.kill(os.getpid(), signal.SIG{name})
 print("still here")
