@@ -8,6 +8,7 @@ from __future__ import annotations
 import faulthandler
 import importlib.util
 import json
+import logging
 import os
 import re
 import signal
@@ -39,6 +40,9 @@ def patches(column: str, say: Say) -> Iterator[None]:
     import flaskthreads_autopatch
 
     born_with = dict(vars(threading.Thread))
+    # A suite of logging reads every line of the root logger. Our lines at DEBUG, about threads that do not inherit, are
+    # no part of what it tests.
+    logging.getLogger("flaskthreads_autopatch").setLevel(logging.INFO)
     with flaskthreads_autopatch.enable(), _ambient_request(say) if column == CONTEXT else _nothing():
         yield
         assert _ours_on_start(), "The patches did not last until the last test."
