@@ -78,11 +78,13 @@ def is_own_class(own: Own, cls: type) -> bool:
     """Return whether the module that defines *cls* is own code."""
     key, verdicts = (own, id(cls)), state.verdicts
     try:
-        return verdicts[key][0]
+        return bool(verdicts[key][0])
     except KeyError:
         code = next((fn.__code__ for fn in cls.__dict__.values() if type(fn) is FunctionType), None)
         name = path_of_class(cls).partition(":")[0]
-        return remember(verdicts, key, is_own(own, name, _globals_of(name), code), cls)
+        is_own_one = is_own(own, name, _globals_of(name), code)
+        remember(verdicts, key, is_own_one, cls)
+        return is_own_one
 
 
 def is_own_module(own: Own, name: str) -> bool:
@@ -94,10 +96,12 @@ def is_own_code(own: Own, code: CodeType, namespace: _Globals, name: object) -> 
     """Return whether *code*, which runs in *namespace*, is own code. *name* is its module's if *namespace* has none."""
     key, verdicts = (own, id(code)), state.verdicts
     try:
-        return verdicts[key][0]
+        return bool(verdicts[key][0])
     except KeyError:
         name = namespace.get("__name__", name)
-        return remember(verdicts, key, is_own(own, name if isinstance(name, str) else "", namespace, code), code)
+        is_own_one = is_own(own, name if isinstance(name, str) else "", namespace, code)
+        remember(verdicts, key, is_own_one, code)
+        return is_own_one
 
 
 def is_own(own: Own, name: str, namespace: _Globals, code: CodeType | None) -> bool:
@@ -255,8 +259,8 @@ class _State:
     def __init__(self) -> None:
         self.pending: set[str] = set()
         self.adopted: set[str] = set()
-        self.verdicts: Cache[tuple[object, ...], bool] = {}
-        """What has been found, by the option ``own`` and the id of code or of a class; a `Policy` adds what follows.
+        self.verdicts: Cache[tuple[object, ...], bool | None] = {}
+        """What has been found, by the option ``own`` and the id of code or of a class; `who_inherits` adds its own.
 
         Replaced by every `adopt`, so that a verdict that is being made meanwhile does not stay.
         """

@@ -34,6 +34,11 @@ def find(cls: type, frame: FrameType | None) -> FrameType | None:
     return None
 
 
+def outermost(cls: type, method: str) -> object:
+    """Return the outermost layer of *method* of *cls*, as the class that defines it has it."""
+    return next(base.__dict__[method] for base in mro_of(cls) if method in base.__dict__)
+
+
 @functools.lru_cache(maxsize=1024)
 def _is_wrapt(name: object) -> bool:
     return "wrapt" in str(name).split(".")

@@ -5,6 +5,7 @@ A task inherits unless it is ignored. A thread has to have own code's hand in it
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import threading
@@ -25,51 +26,42 @@ Caller = Callable[[], "FrameType | None"]
 _Thread, _Timer = threading.Thread, threading.Timer
 
 
-def why_thread_not_inherited(
-    own: Patterns, ignore: Patterns, cls: type, fn: object, args: object, caller: Caller | None, explain: bool
-) -> str | None:
-    """Return why a thread of class *cls*, whose target or function is *fn*, does not inherit; None if it does.
+def inherits(own: Patterns, ignore: Patterns, cls: type, fn: object, args: object, caller: Caller | None) -> bool:
+    """Return whether a thread of class *cls* inherits, whose target or function is *fn* and is called with *args*.
 
-    Its starter is found from *caller* upwards; None stands for own code. Unless *explain* is true, the reason may be an
-    empty text.
+    Its starter is found from *caller* upwards; None stands for own code. What is found is remembered: by the code that
+    runs, and by the code that starts the thread, which is only looked at if the first one does not decide.
     """
-    # Any iterable may be given; one that is an iterator can be read only once, and by the thread.
-    if reason := why_thread_ignored(ignore, cls, fn, tuple(args) if isinstance(args, (tuple, list)) else ()):
+    verdicts = own_code.state.verdicts
+    key: tuple[object, ...] | None = None
+    function = fn if type(fn) is FunctionType else _function_of(fn)
+    if function is not None:
+        code = function.__code__
+        known = verdicts.get((own, id(code)))
+        if known is not None and known[0] and not ignore and (cls is _Thread or cls is _Timer):
+            return True  # as nearly always, and at a fraction of the price of what follows
+        module = function.__module__
+        if not function.__dict__ and type(module) is str and module != "asyncio.runners":
+            # Functions that a factory makes have one code, and may each be given the name of another function.
+            key = own, ignore, id(cls), id(code), module, function.__qualname__
+    elif fn is None:
+        key = own, ignore, id(cls)
+    known = None if key is None else verdicts.get(key)
+    does = _inherits_by_what_runs(own, ignore, cls, fn, args, function, key) if known is None else known[0]
+    if does is not None:
+        return does
+    return caller is None or _is_own_starter(own, cls, caller())
+
+
+def why_thread_not_inherited(
+    own: Patterns, ignore: Patterns, cls: type, fn: object, args: object, caller: Caller
+) -> str | None:
+    """Return why a thread for which `inherits` is false does not inherit, as a text that is worth logging."""
+    if reason := why_thread_ignored(ignore, cls, fn, args):
         return reason
-    if runs_own_code(own, cls, fn):
-        if fn is None:
-            remember(own_code.state.verdicts, (own, ignore, id(cls)), True, cls)
-        return None
-    if caller is None:
-        return None
     frame = starter.find(cls, caller())
-    if frame is not None and own_code.is_own_code(own, frame.f_code, frame.f_globals, None):
-        return None
-    if frame is not None and frame is caller() and (code := _code_of(fn)) is not None:
-        key = own, ignore, id(cls), id(code), id(frame.f_code)
-        remember(own_code.state.verdicts, key, False, cls, code, frame.f_code)
-    if not explain:
-        return ""
     name = "what is above it on the stack" if frame is None else str(frame.f_globals.get("__name__"))
     return no_hand(path_of_thread(cls, fn), name)
-
-
-def is_known_to_inherit(own: Patterns, ignore: Patterns, cls: type, fn: object) -> bool:
-    """Return whether the same function, or class of threads, was found to be own code before, and is not ignored."""
-    if cls is _Thread or cls is _Timer:
-        if ignore or type(fn) is not FunctionType:
-            return False
-        known = own_code.state.verdicts.get((own, id(fn.__code__)))
-    else:
-        known = own_code.state.verdicts.get((own, ignore, id(cls))) if fn is None else None
-    return known is not None and known[0]
-
-
-def is_known_not_to_inherit(own: Patterns, ignore: Patterns, cls: type, fn: object, caller: Caller) -> bool:
-    """Return whether own code was found to have no hand in a thread of the same kind before."""
-    code, frame = _code_of(fn), caller()
-    key = own, ignore, id(cls), id(code), id(None if frame is None else frame.f_code)
-    return code is not None and key in own_code.state.verdicts
 
 
 def runs_own_code(own: Patterns, cls: type, fn: object) -> bool:
@@ -79,14 +71,14 @@ def runs_own_code(own: Patterns, cls: type, fn: object) -> bool:
     return fn is not None and own_code.runs_own_code(own, fn)
 
 
-def why_thread_ignored(ignore: Patterns, cls: type, fn: object, args: tuple[t.Any, ...]) -> str | None:
+def why_thread_ignored(ignore: Patterns, cls: type, fn: object, args: object) -> str | None:
     """Return why a thread does not inherit, whatever code has a hand in it; None if that decides."""
     if cls is not _Thread and (reason := _why_class_ignored(ignore, cls)):
         return reason
     return None if fn is None else why_task_ignored(ignore, fn, args)
 
 
-def why_task_ignored(ignore: Patterns, fn: object, args: tuple[t.Any, ...]) -> str | None:
+def why_task_ignored(ignore: Patterns, fn: object, args: object) -> str | None:
     """Return why a task that calls *fn* with *args* does not inherit; None if it does."""
     fn, args = _called(fn, args)
     if type(fn) is not FunctionType and type(getattr(fn, "__self__", None)) is contextvars.Context:
@@ -137,14 +129,54 @@ def _why_path_ignored(ignore: Patterns, module: str, qualname: str) -> str | Non
     return None
 
 
-def _code_of(fn: object) -> object:
-    """Return the code that alone decides whether *fn* is own code; None if more than that has to be looked at."""
-    if type(fn) is MethodType:
-        fn = fn.__func__
-    return fn.__code__ if type(fn) is FunctionType and not fn.__dict__ else None
+def _function_of(fn: object) -> FunctionType | None:
+    """Return the function behind partials and a bound method, if *fn* is that; else None."""
+    while issubclass(type(fn), functools.partial):
+        fn = t.cast("functools.partial[t.Any]", fn).func
+    fn = fn.__func__ if type(fn) is MethodType else fn
+    return fn if type(fn) is FunctionType else None
 
 
-def _called(fn: object, args: tuple[t.Any, ...]) -> tuple[object, tuple[t.Any, ...]]:
+def _inherits_by_what_runs(
+    own: Patterns,
+    ignore: Patterns,
+    cls: type,
+    fn: object,
+    args: object,
+    function: FunctionType | None,
+    key: tuple[object, ...] | None,
+) -> bool | None:
+    """Return whether a thread inherits, as far as what it runs decides; None if it needs own code as its starter."""
+    verdicts = own_code.state.verdicts
+    is_ignored = why_thread_ignored(ignore, cls, fn, args)
+    does = False if is_ignored else True if runs_own_code(own, cls, fn) else None
+    if key is not None:
+        remember(verdicts, key, does, cls, *(() if function is None else (function.__code__,)))
+    return does
+
+
+def _is_own_starter(own: Patterns, cls: type, frame: FrameType | None) -> bool:
+    """Return whether own code starts a thread of class *cls*, as far as can be seen from *frame* upwards."""
+    if frame is None:
+        return False
+    verdicts = own_code.state.verdicts
+    start = _Thread.__dict__["start"] if cls is _Thread else starter.outermost(cls, "start")
+    # A layer that is put around start() later may be the very code that called it directly before.
+    key = own, id(cls), id(start), id(frame.f_code)
+    known = verdicts.get(key)
+    if known is not None:
+        return known[0] is True
+    found = starter.find(cls, frame)
+    is_own = found is not None and own_code.is_own_code(own, found.f_code, found.f_globals, None)
+    if found is frame:
+        with contextlib.suppress(TypeError):  # A layer may not allow weak references.
+            remember(verdicts, key, is_own, cls, start, frame.f_code)
+    return is_own
+
+
+def _called(fn: object, args: object) -> tuple[object, tuple[t.Any, ...]]:
+    # A thread may be given any iterable. One that is an iterator can be read only once, and by the thread.
+    args = tuple(args) if isinstance(args, (tuple, list)) else ()
     while issubclass(type(fn), functools.partial):
         partial = t.cast("functools.partial[t.Any]", fn)
         args, fn = partial.args + args, partial.func

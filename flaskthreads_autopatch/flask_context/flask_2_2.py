@@ -87,14 +87,14 @@ def show_requests(hidden: Hidden) -> None:
 
 def is_ending(ctx: t.Any) -> bool:
     """Return whether *ctx*, which is active here, is being entered or torn down: nothing may inherit it then."""
-    mark = getattr(ctx, MARK, None)
-    if mark is not None:
-        return not mark
     request_ctx = cv_request.get(None)
-    if request_ctx is not None and request_ctx._cv_tokens and request_ctx._cv_tokens[0][1] is ctx:
+    if request_ctx is not None and (tokens := request_ctx._cv_tokens) and tokens[0][1] is ctx:
         # The request context pushed *ctx* and pops itself before it: *ctx* cannot be in its teardown yet. This saves
         # the walk through the frames for everything that a view starts.
         return False
+    mark = getattr(ctx, MARK, None)
+    if mark is not None:
+        return not mark
     return is_torn_down(ctx, ctx._cv_tokens[0] if ctx._cv_tokens else None)
 
 

@@ -116,26 +116,14 @@ def _snapshot(policy: Policy, ctx: AppContext, thread: threading.Thread, caller:
     if is_suppressed() or is_ending(ctx):
         return None
     try:
-        # The first question settles it for most threads, at a fraction of the price of the second one.
-        own, ignore, cls = policy.own, policy.ignore, type(thread)
-        is_known = who_inherits.is_known_to_inherit(own, ignore, cls, target_of(thread))
-        if not is_known and not _may_inherit(policy, thread, caller):
+        state, cls = thread.__dict__, type(thread)
+        if not who_inherits.inherits(policy.own, policy.ignore, cls, target_of(thread), state.get("_args"), caller):
             return None
         # Since 3.14 a thread can be given its context variables: those stay.
-        return capture(ctx, policy, contextvars=thread.__dict__.get("_context") is None)
+        return capture(ctx, policy, contextvars=state.get("_context") is None)
     except Exception:
         log_failure(thread)
         return None
-
-
-def _may_inherit(policy: Policy, thread: threading.Thread, caller: Caller | None) -> bool:
-    """Return whether *thread* inherits. *caller*: see `_snapshot`."""
-    own, ignore = policy.own, policy.ignore
-    cls, target = type(thread), target_of(thread)
-    if caller is not None and who_inherits.is_known_not_to_inherit(own, ignore, cls, target, caller):
-        return False
-    args = thread.__dict__.get("_args")
-    return who_inherits.why_thread_not_inherited(own, ignore, cls, target, args, caller, explain=False) is None
 
 
 class _Explained(BoundRun):
@@ -162,7 +150,8 @@ def _explained(policy: Policy, thread: threading.Thread, ctx: AppContext | None)
         return None
     cls, target, args = type(thread), target_of(thread), thread.__dict__.get("_args")
     try:
-        reason = _why_not(policy, cls, target, args)
+        own, ignore = policy.own, policy.ignore
+        reason = who_inherits.why_thread_not_inherited(own, ignore, cls, target, args, _caller)
         what = who_inherits.path_of_thread(cls, target)
     except Exception:
         return None  # log_failure() has said so.
@@ -174,19 +163,15 @@ def _explained(policy: Policy, thread: threading.Thread, ctx: AppContext | None)
     return explained
 
 
-def _why_not(policy: Policy, cls: type, target: object, args: object) -> str | None:
-    return who_inherits.why_thread_not_inherited(policy.own, policy.ignore, cls, target, args, _caller, explain=True)
-
-
 @functools.lru_cache(maxsize=1024)
 def _kind(what: str, reason: str) -> list[bool]:
     """Return a list, one for each kind of thread, which the caller empties when that kind is logged."""
     return [True]
 
 
-# `who_inherits` calls this. Above its own frame are `_may_inherit` and `_snapshot` or `_holds` (or `_why_not` and
-# `_explained`), then `_binding`, then the wrapper, and fifth the code that calls ``start()``.
-_caller = functools.partial(sys._getframe, 5)
+# `who_inherits` calls this. Above its own frame are `_snapshot`, `_holds` or `_explained`, then `_binding`, then the
+# wrapper, and fourth the code that calls ``start()``.
+_caller = functools.partial(sys._getframe, 4)
 
 
 def _no_caller() -> None:
@@ -197,7 +182,10 @@ def _holds(policy_for: PolicyFor, caller: Caller | None, app: Flask, thread: thr
     """Return whether *thread*, which was made in a context of *app*, may inherit that when it is started or runs."""
     policy = policy_for(app)
     try:
-        return policy is not None and _may_inherit(policy, thread, caller)
+        if policy is None:
+            return False
+        cls, args = type(thread), thread.__dict__.get("_args")
+        return who_inherits.inherits(policy.own, policy.ignore, cls, target_of(thread), args, caller)
     except Exception:
         log_failure(thread)
         return False
@@ -214,9 +202,8 @@ def _has_start_of_its_own(cls: type) -> bool:
 
 
 def _is_made_by_own_code(policy: Policy, thread: threading.Thread) -> bool:
-    own, ignore, cls = policy.own, policy.ignore, type(thread)
     try:
-        return who_inherits.why_thread_not_inherited(own, ignore, cls, None, (), _maker, explain=False) is None
+        return who_inherits.inherits(policy.own, policy.ignore, type(thread), None, (), _maker)
     except Exception:
         log_failure(thread)
         return False
