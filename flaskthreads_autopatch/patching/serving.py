@@ -26,8 +26,9 @@ def _push_request_context(policy_for: PolicyFor, wrapped: Wrapped, ctx: t.Any, a
 
 
 _BEFORE_FLASK_3_2 = (
-    PatchPoint("flask.ctx", "RequestContext.push", _push_request_context, active),
-    PatchPoint("flask.ctx", "AppContext.push", _push_app_context, active, flask_context.note_push_layer),
+    # Every request pushes both of its contexts, and nearly always where no other context is active.
+    PatchPoint("flask.ctx", "RequestContext.push", _push_request_context, active, None, True),
+    PatchPoint("flask.ctx", "AppContext.push", _push_app_context, active, flask_context.note_push_layer, True),
 )
 
 POINTS: tuple[PatchPoint, ...] = _BEFORE_FLASK_3_2 if flask_context.REUSES_APP_CONTEXT else ()

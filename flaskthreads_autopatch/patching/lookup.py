@@ -1,0 +1,36 @@
+"""A layer that asks its gate when a method is read, not when it is called: for a method that every request calls."""
+
+from __future__ import annotations
+
+import operator
+import typing as t
+from collections.abc import Callable
+
+import wrapt
+
+Layer: t.TypeAlias = "wrapt.FunctionWrapper[..., t.Any]"
+
+_descriptor = next(
+    (vars(cls)["__wrapped__"] for cls in wrapt.FunctionWrapper.__mro__ if "__wrapped__" in vars(cls)), None
+)
+_wrapped: Callable[[object], t.Any] = getattr(_descriptor, "__get__", operator.attrgetter("__wrapped__"))
+"""Returns what a layer wraps. Reading the attribute from a layer takes twice as long."""
+
+
+def gated_at_lookup(gate: Callable[[], object]) -> type[Layer]:
+    """Return a class of layers with this *gate*.
+
+    While it is closed, a method that is read from an instance is the one that the layer wraps, and the layer is not
+    called. wrapt's own would make a bound wrapper, which takes twice as long as all of this. A method that is read
+    while the gate is closed passes through whenever it is called, so this suits what is called where it is read.
+    """
+
+    class _Layer(wrapt.FunctionWrapper):  # type: ignore[type-arg]  # at run time it takes no type arguments
+        __slots__ = ()
+
+        def __get__(self, instance: t.Any, owner: type[t.Any] | None = None) -> t.Any:
+            if instance is None or gate():
+                return super().__get__(instance, t.cast(t.Any, owner))
+            return _wrapped(self).__get__(instance, owner)
+
+    return _Layer
