@@ -30,7 +30,10 @@ def run_shadowed():
 
 
 def run_shadowed_on_python_3(running):
-    from importlib.machinery import PathFinder
+    try:
+        from _frozen_importlib_external import PathFinder
+    except ImportError:
+        from importlib.machinery import PathFinder
 
     class Found:
         """A finder for one search: the import system creates the module as any other, without importlib.util."""

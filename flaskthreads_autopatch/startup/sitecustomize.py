@@ -2,8 +2,11 @@
 
 Every Python that the command starts runs this file, whatever its version and its packages are, so its code suits all of
 them. It does nothing if this package cannot be imported, or has another version.
+
+It imports nothing that Python has not imported by then, not even this package: most processes never import Flask.
 """
 
+import os
 import sys
 
 VERSION = "0.1.0"
@@ -32,7 +35,10 @@ def run_shadowed():
 
 
 def run_shadowed_on_python_3(running):
-    from importlib.machinery import PathFinder
+    try:
+        from _frozen_importlib_external import PathFinder
+    except ImportError:
+        from importlib.machinery import PathFinder
 
     class Found:
         """A finder for one search: the import system creates the module as any other, without importlib.util."""
@@ -65,8 +71,6 @@ def run_shadowed_on_python_2(running):
 
 
 def activate():
-    if sys.version_info < (3, 10):
-        return
     try:
         import flaskthreads_autopatch
 
@@ -78,8 +82,33 @@ def activate():
     activation.activate()
 
 
+class FlaskAwaited:
+    """A finder that calls `activate` when Flask is about to be imported. It finds no module itself."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name not in ("flask", "flaskthreads_autopatch.switch"):
+            return None
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        activate()
+        # The import system has already passed the place where `activate` has put a finder. Search again, with it.
+        from importlib.util import find_spec
+
+        return find_spec(name)
+
+
+def activate_in_time():
+    if sys.version_info < (3, 10):
+        return
+    is_enabled = os.environ.get("FLASKTHREADS_AUTOPATCH", "").strip().lower() in ("1", "true", "yes", "on")
+    if is_enabled and "flask" not in sys.modules:
+        sys.meta_path.insert(0, FlaskAwaited())
+    else:
+        activate()  # It reports a value that is wrong.
+
+
 try:
     itself = run_shadowed()
 finally:
     # An exception of the shadowed sitecustomize reaches Python, which reports it as usual.
-    activate()
+    activate_in_time()
