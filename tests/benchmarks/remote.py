@@ -166,14 +166,11 @@ def create_celery(broker: str, name: str) -> t.Any:
 
 @contextlib.contextmanager
 def celery(turns: int) -> Iterator[Calls]:
-    from ..remote.servers import free_port, program, wait_until_it_listens
+    from ..remote.servers import program, redis_server
 
-    port = free_port()
-    broker = f"redis://127.0.0.1:{port}/0"
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        server = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", folder]
-        wait_until_it_listens(stack.enter_context(program(server, folder / "redis")), port)
+        broker = stack.enter_context(redis_server(folder))
         # A worker for each: one that has less to do wakes up more slowly.
         for name in Calls._fields:
             command = [sys.executable, "-m", "celery", "--app", f"{HERE}:{name}_celery", "worker", "--pool", "solo"]

@@ -23,11 +23,10 @@ NAMED: dict[str, t.Any] = {name: shop.NAMED[name] for name in ("g", "headers")}
 
 
 def settings(broker: str) -> dict[str, t.Any]:
-    """For ``redis://...``, for ``amqp://...``, or for a folder that is the queue."""
-    if broker.startswith("redis:"):
-        return {"broker_url": broker, "result_backend": broker}
-    if broker.startswith("amqp:"):
-        return {"broker_url": broker, "result_backend": "rpc://"}
+    """For ``redis://...``, for ``amqp://... redis://...`` (for the results), or for a folder that is the queue."""
+    if broker.startswith(("redis:", "amqp:")):
+        url, _, results = broker.partition(" ")
+        return {"broker_url": url, "result_backend": results or url}
     folder = Path(broker)
     for name in ("queue", "control", "results"):
         folder.joinpath(name).mkdir(exist_ok=True)

@@ -49,6 +49,50 @@ def wait_until_it_listens(process: subprocess.Popen[bytes], port: int) -> None:
 
 
 @contextlib.contextmanager
+def redis_server(folder: Path) -> Iterator[str]:
+    """Debian's ``redis-server`` on a port of its own, which keeps nothing. Its URL."""
+    port = free_port()
+    command: list[object] = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+    with program(command, folder / "redis") as server:
+        wait_until_it_listens(server, port)
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+# Debian's command of this name, which is on PATH, becomes another user, who may not write here.
+RABBITMQ = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+
+
+@contextlib.contextmanager
+def rabbitmq_server(folder: Path) -> Iterator[str]:
+    """Debian's ``rabbitmq-server`` on ports of its own, with all that it writes in *folder*. Its URL."""
+    registry, port, nodes = free_port(), free_port(), free_port()
+    here = "127.0.0.1"
+    environ = {
+        "HOME": folder,  # for the cookie
+        "ERL_EPMD_ADDRESS": here,
+        "ERL_EPMD_PORT": registry,
+        "RABBITMQ_NODENAME": f"tests-{port}@localhost",
+        "RABBITMQ_NODE_IP_ADDRESS": here,
+        "RABBITMQ_NODE_PORT": port,
+        "RABBITMQ_DIST_PORT": nodes,
+        "RABBITMQ_MNESIA_BASE": folder / "database",
+        "RABBITMQ_LOG_BASE": folder / "logs",
+        "RABBITMQ_LOGS": "-",
+        "RABBITMQ_CONFIG_FILE": folder / "none",
+        "RABBITMQ_CONF_ENV_FILE": folder / "none",
+        "RABBITMQ_ENABLED_PLUGINS_FILE": folder / "none",
+    }
+    # The server would start the registry of its nodes itself, and leave it running.
+    with program(["epmd", "-port", registry, "-address", here], folder / "registry") as epmd:
+        wait_until_it_listens(epmd, registry)
+        with program(
+            [RABBITMQ], folder / "rabbitmq", **{name: str(value) for name, value in environ.items()}
+        ) as server:
+            wait_until_it_listens(server, port)
+            yield f"amqp://guest:guest@{here}:{port}//"
+
+
+@contextlib.contextmanager
 def wiretap(port: int) -> Iterator[tuple[int, bytearray]]:
     """A port that passes all on to *port*, and everything that callers have sent through it."""
     wire = bytearray()

@@ -24,18 +24,15 @@ from flaskthreads_autopatch import NotPortableError
 from ..helpers import LIMIT
 from . import shop
 from .overlapping import assert_no_mix_up
-from .servers import free_port, program, wait_until_it_listens
+from .servers import program, redis_server
 
 pytestmark = [pytest.mark.celery, pytest.mark.redis]
 
 
 @pytest.fixture(scope="module")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder, port = tmp_path_factory.mktemp("redis"), free_port()
-    command = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", folder]
-    with program(command, folder / "log") as server:
-        wait_until_it_listens(server, port)
-        yield f"redis://127.0.0.1:{port}/0"
+    with redis_server(tmp_path_factory.mktemp("redis")) as url:
+        yield url
 
 
 def worker_command(*options: str) -> list[object]:
@@ -199,18 +196,28 @@ def test_a_task_called_or_applied_in_a_task_is_part_of_it(app: Flask, tasks: t.A
         assert result(tasks["apply_in_place"].delay()) == [True, []]
 
 
-def test_a_thousand_tasks_of_fifty_overlapping_requests_are_not_mixed_up(app: Flask, tasks: t.Any) -> None:
-    look = tasks["look"]
+def one_at_a_time(task: t.Any) -> t.Callable[[int], list[t.Any]]:
+    """A function for `assert_no_mix_up` that sends *task*."""
     # Neither Celery's result store nor its transports promise to be read by fifty threads at once.
     reading = threading.Lock()
 
     def send(count: int) -> list[t.Any]:
         with reading:
-            sent = [look.delay() for _ in range(count)]
+            sent = [task.delay() for _ in range(count)]
         with reading:
-            return [result(task) for task in sent]
+            return [result(each) for each in sent]
 
-    assert_no_mix_up(app, send)
+    return send
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_two_thousand_tasks_of_fifty_overlapping_requests_are_not_mixed_up(
+    app: Flask, redis_url: str, tmp_path: Path, pool: str
+) -> None:
+    look = celery_app(app, redis_url, task_default_queue="many").tasks["look"]
+    command = worker_command("--pool", pool, "--concurrency", "4", "--queues", "many")
+    with program(command, tmp_path / "log", TESTS_REMOTE_BROKER=redis_url):
+        assert_no_mix_up(app, one_at_a_time(look), 40)
 
 
 def test_a_folder_for_a_queue(app: Flask, tmp_path: Path) -> None:

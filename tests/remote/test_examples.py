@@ -8,12 +8,11 @@ import difflib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .servers import ROOT, free_port, program, wait_until_it_listens
+from .servers import ROOT, free_port, program, redis_server, wait_until_it_listens
 
 FOLDER = ROOT / "examples" / "beyond_one_process"
 CHANGED = ["process_pool", "dask_cluster", "celery_queue"]
@@ -58,21 +57,12 @@ def test_it_answers_on_dask(tmp_path: Path) -> None:
         assert_it_answers("dask_cluster", SCHEDULER=address)
 
 
-@pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[str]:
-    port = free_port()
-    command: list[object] = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", tmp_path]
-    with program(command, tmp_path / "redis") as server:
-        wait_until_it_listens(server, port)
-        yield f"redis://127.0.0.1:{port}/0"
-
-
 @pytest.mark.celery
 @pytest.mark.redis
-def test_it_answers_on_celery(redis_server: str, tmp_path: Path) -> None:
+def test_it_answers_on_celery(tmp_path: Path) -> None:
     worker = [sys.executable, "-m", "celery", "--workdir", FOLDER, "--app", "celery_queue", "worker"]
-    with program(worker, tmp_path / "worker", REDIS=redis_server):
-        assert_it_answers("celery_queue", REDIS=redis_server)
+    with redis_server(tmp_path) as url, program(worker, tmp_path / "worker", REDIS=url):
+        assert_it_answers("celery_queue", REDIS=url)
 
 
 def assert_it_answers(name: str, **environ: str) -> None:
