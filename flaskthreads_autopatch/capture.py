@@ -20,7 +20,7 @@ from .visibility.overdue import watch
 from .visibility.signals import released_receivers
 
 
-def capture(ctx: AppContext, policy: Policy, *, contextvars: bool = True) -> Snapshot | None:
+def capture(ctx: AppContext, policy: Policy, contextvars: bool = True) -> Snapshot | None:
     """Take a snapshot of *ctx*, the active app context, as *policy* says. ``contextvars=False`` overrides its option.
 
     Returns None while *ctx* is an inherited context that is being entered or left: a thread that a teardown handler

@@ -45,8 +45,17 @@ def take(values: Entries, policy: Policy) -> tuple[Entries, Namespaces, Mapping[
     if policy.exclude:
         plan = _plan_for(values, policy)
     else:
-        # Without exclude, only the classes of the values count. A view puts the same ones on g at each request.
-        ids = tuple(map(id, map(type, values.values())))
+        # Without exclude, only the classes of the values count. Often all of them are plain.
+        try:
+            for value in values.values():
+                if type(value) not in PLAIN_TYPES:
+                    break
+            else:
+                return _NO_ENTRIES, _NO_NAMESPACES, not_inherited
+        except Exception:
+            pass  # A class may have a metaclass whose hash raises.
+        # A view puts the same classes on g at each request.
+        ids = tuple([id(type(value)) for value in values.values()])
         plan = _plans.get(ids) or _kept_plan(ids, values, policy)
     if plan.is_plain:
         return _NO_ENTRIES, _NO_NAMESPACES, not_inherited

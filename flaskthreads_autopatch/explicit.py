@@ -6,12 +6,16 @@ import threading
 import typing as t
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from inspect import CO_COROUTINE
+from types import FunctionType
+
+from flask import Flask
 
 from . import flask_context
 from .capture import capture
 from .clean_context import clean_context
 from .patching.bound import bind, bind_once
-from .patching.bound_run import BoundRun, bind_run, keep, kept, unbind_run
+from .patching.bound_run import BoundRun, ExplicitRun, bind_run, bound_to, keep, kept, unbind_run
 from .patching.lazy_map import current, map_lazily
 from .snapshot import Snapshot
 from .suppression import THREADS_INHERIT_CONTEXT, P, R, suppress_inheritance
@@ -55,13 +59,14 @@ class AppContextThread(threading.Thread):
             snapshot = _snapshot("AppContextThread")
             with suppress_inheritance():  # The patches would capture a second time.
                 super().__init__(*args, **kwargs)
-            keep(self, BoundRun(snapshot, explicit=True))
+            keep(self, bound_to(snapshot, ExplicitRun))
 
     def start(self) -> None:
         """Start the thread, in the app context that is active here or else in the one it was made in."""
-        bound, snapshot = kept(self), _snapshot_or_none()
+        bound: BoundRun | None = kept(self)
+        snapshot = _snapshot_or_none()
         if snapshot is not None:
-            bound = BoundRun(snapshot, explicit=True)
+            bound = bound_to(snapshot, ExplicitRun)
         undo = None if bound is None else bind_run(self, bound)
         try:
             _start_clean(super().start)
@@ -120,4 +125,16 @@ def copy_current_app_context(fn: Callable[P, R]) -> Callable[P, R]:
     its end, as Flask runs an async view. Raises `RuntimeError` outside of an app context.
     """
     snapshot = _snapshot("copy_current_app_context()")
-    return bind(snapshot.app.ensure_sync(fn), snapshot)
+    ensure_sync = snapshot.app.ensure_sync
+    # Flask's own asks inspect whether the function is async, which takes as long as a fifth of a context.
+    if not _is_plain_function(fn) or getattr(ensure_sync, "__func__", None) is not _FLASKS_ENSURE_SYNC:
+        fn = ensure_sync(fn)
+    return bind(fn, snapshot)
+
+
+_FLASKS_ENSURE_SYNC = Flask.ensure_sync
+
+
+def _is_plain_function(fn: object) -> bool:
+    """Return whether *fn* is a function that can be told not to be async at a glance."""
+    return type(fn) is FunctionType and not fn.__code__.co_flags & CO_COROUTINE and not fn.__dict__

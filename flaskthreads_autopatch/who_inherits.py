@@ -80,6 +80,8 @@ def why_thread_ignored(ignore: Patterns, cls: type, fn: object, args: object) ->
 
 def why_task_ignored(ignore: Patterns, fn: object, args: object) -> str | None:
     """Return why a task that calls *fn* with *args* does not inherit; None if it does."""
+    if type(fn) is FunctionType and type(fn.__module__) is str and fn.__module__ != "asyncio.runners":
+        return _why_path_ignored(ignore, fn.__module__, fn.__qualname__)
     fn, args = _called(fn, args)
     if type(fn) is not FunctionType and type(getattr(fn, "__self__", None)) is contextvars.Context:
         return "carries context variables of its own"

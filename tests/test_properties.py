@@ -102,7 +102,8 @@ def lies_on(point: PatchPoint, layer: Foreign) -> bool:
 
 
 def is_ours(entry: Any, point: PatchPoint) -> bool:
-    wrapper = entry._self_wrapper if type(entry) in (wrapt.FunctionWrapper, wrapt.BoundFunctionWrapper) else None
+    is_layer = issubclass(type(entry), (wrapt.FunctionWrapper, wrapt.BoundFunctionWrapper))
+    wrapper = entry._self_wrapper if is_layer else None
     return getattr(wrapper, "__func__", None) is point.wrapper
 
 

