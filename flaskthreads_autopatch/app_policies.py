@@ -18,10 +18,21 @@ import weakref
 
 from flask import Flask
 
-from . import own_code
+from . import flask_context, own_code
 from .log import log
 from .names import safe_repr, text_of
-from .policy import CONFIG_KEYS, Options, Policy, resolve
+from .policy import (
+    CONFIG,
+    CONFIG_KEYS,
+    PROVIDE,
+    PROVIDE_KEY,
+    AppOptions,
+    Options,
+    Policy,
+    PolicyError,
+    provide_in_config,
+    resolve,
+)
 
 EXTENSION = "flaskthreads_autopatch"
 """The key in ``app.extensions`` under which the policy of an app is stored, from the first capture on."""
@@ -32,7 +43,7 @@ class KnownApp(weakref.ref[Flask]):
 
     __slots__ = ("errors", "installed", "keywords")
 
-    keywords: Options
+    keywords: AppOptions
     installed: bool
     errors: list[str]
     """The error in the config of the app; empty until a capture has found one. Nothing of such an app is inherited."""
@@ -49,6 +60,11 @@ class _State:
 
 
 _state = _State()
+
+providers: dict[int, KnownApp] = {}
+"""The installed apps that may have the option ``provide``, by the ``id()`` of the note: those that have it, and those
+whose config is not settled yet. The patch points look here where no app context is active: it is nearly always empty.
+"""
 
 
 def policy_for(app: Flask) -> Policy | None:
@@ -80,11 +96,10 @@ def policy_or_default(app: Flask) -> Policy:
     return policy
 
 
-def set_installed(app: Flask, keywords: Options) -> KnownApp | None:
+def set_installed(app: Flask, keywords: AppOptions) -> KnownApp | None:
     """Note that *app* is installed, so that its next capture reads its config. Return the previous note, or None."""
     before = _state.known.get(id(app))
-    _state.known[id(app)] = _new_known_app(app, keywords, installed=True)
-    app.extensions.pop(EXTENSION, None)
+    _know(app, _new_known_app(app, keywords, installed=True), before)
     return before
 
 
@@ -96,8 +111,7 @@ def set_uninstalled(app: Flask, before: KnownApp | None = None) -> bool:
     if before is None:
         _forget(known)
     else:
-        _state.known[id(app)] = before
-        app.extensions.pop(EXTENSION, None)
+        _know(app, before, known)
     return True
 
 
@@ -126,6 +140,26 @@ def is_wanted() -> bool:
     return _state.keywords is not None or any(known.installed for known in _state.known.copy().values())
 
 
+def provide_of(app: Flask, known: KnownApp) -> tuple[str, ...]:
+    """Return the option ``provide`` of *app*, one of `providers`, as its keyword or its config has it now.
+
+    The config is only looked at, not settled. Once the app has served a request without it, it is not looked at again
+    before a capture settles it. Raises `PolicyError`.
+    """
+    policy: Policy | None = app.extensions.get(EXTENSION)
+    if policy is not None:
+        return policy.provide
+    if PROVIDE in known.keywords:
+        if not (patterns := tuple(known.keywords["provide"])):
+            providers.pop(id(known), None)
+        return patterns
+    if known.errors or (given := app.config.get(PROVIDE_KEY)) is None:
+        if known.errors or flask_context.has_served(app):
+            providers.pop(id(known), None)
+        return ()
+    return provide_in_config(given)
+
+
 def describe() -> tuple[tuple[tuple[str, Policy], ...], tuple[tuple[str, str], ...]]:
     """Return name and policy of each known app; and name and error of each one whose config is wrong.
 
@@ -140,7 +174,7 @@ def describe() -> tuple[tuple[tuple[str, Policy], ...], tuple[tuple[str, str], .
         policy, errors = app.extensions.get(EXTENSION), known.errors[:1]
         if policy is None and not errors:
             try:
-                policy = resolve(known.keywords, app.config, os.environ)
+                policy = _resolve(app, known)
             except Exception as error:
                 errors = [text_of(error)]
         if errors:
@@ -151,9 +185,24 @@ def describe() -> tuple[tuple[tuple[str, Policy], ...], tuple[tuple[str, str], .
     return tuple(sorted(policies, key=lambda each: each[0])), tuple(sorted(refused))
 
 
-def _new_known_app(app: Flask, keywords: Options, installed: bool) -> KnownApp:
+def _know(app: Flask, known: KnownApp, before: KnownApp | None) -> None:
+    """Replace the note *before* by *known*, and have the config of *app* read again."""
+    _state.known[id(app)] = known
+    if before is not None:
+        providers.pop(id(before), None)
+    if known.installed:
+        providers[id(known)] = known
+    app.extensions.pop(EXTENSION, None)
+
+
+def _new_known_app(app: Flask, keywords: AppOptions, installed: bool) -> KnownApp:
     key = id(app)
-    known = KnownApp(app, lambda _: _state.known.pop(key, None))
+
+    def forget(known: KnownApp) -> None:
+        _state.known.pop(key, None)
+        providers.pop(id(known), None)
+
+    known = KnownApp(app, forget)
     known.keywords, known.installed, known.errors = keywords, installed, []
     return known
 
@@ -162,6 +211,7 @@ def _forget(known: KnownApp) -> None:
     app = known()
     if app is not None and _state.known.get(id(app)) is known:
         _state.known.pop(id(app), None)
+        providers.pop(id(known), None)
         app.extensions.pop(EXTENSION, None)
 
 
@@ -172,7 +222,7 @@ def _read(app: Flask) -> Policy | None:
         if known is None or known.errors:
             return None
         try:
-            policy = resolve(known.keywords, app.config, os.environ)
+            policy = _resolve(app, known)
         except Exception as error:
             # Any error is caught, not only a `PolicyError`, because the config may hold any objects of the application.
             # It is not raised, because it would come out of a start().
@@ -180,18 +230,34 @@ def _read(app: Flask) -> Policy | None:
             return None
         # If another thread was faster, use its policy, which is equal.
         policy = t.cast(Policy, app.extensions.setdefault(EXTENSION, policy))
+        if policy.provide:
+            providers[id(known)] = known
+        else:
+            providers.pop(id(known), None)
         if _state.known.get(id(app)) is known:
             return policy
         # Another thread, or a signal handler in this one, has switched the library meanwhile. Read the config again.
+        providers.pop(id(known), None)
         if app.extensions.get(EXTENSION) is policy:
             app.extensions.pop(EXTENSION, None)
+
+
+def _resolve(app: Flask, known: KnownApp) -> Policy:
+    policy = resolve(known.keywords, app.config, os.environ)
+    if policy.provide and not known.installed:
+        raise PolicyError(
+            f"{PROVIDE_KEY} needs install(app), because enable() does not know an app before its first context"
+            f" (set to {safe_repr(app.config[PROVIDE_KEY])} in the Flask config).",
+            CONFIG,
+        )
+    return policy
 
 
 def _meet(app: Flask) -> KnownApp | None:
     """Note that `enable` applies to *app*, and return the note; None if `enable` is not in force."""
     keywords = _state.keywords
     while keywords is not None:
-        known = _state.known.setdefault(id(app), _new_known_app(app, keywords, installed=False))
+        known = _state.known.setdefault(id(app), _new_known_app(app, t.cast(AppOptions, keywords), installed=False))
         if known.installed or _state.keywords is keywords:
             own_code.adopt(app.import_name)
             return known

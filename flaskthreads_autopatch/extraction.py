@@ -21,7 +21,6 @@ from .replay import Replaying, begin, end
 from .snapshot import NO_ENTRIES, NONE_LEFT_OUT, CarriedSnapshot
 from .visibility import parents
 from .visibility.overdue import watch
-from .visibility.signals import released_receivers
 
 _URL = frozenset(URL)
 _REQUIRED = frozenset({"REQUEST_METHOD", "wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT"})
@@ -158,10 +157,7 @@ def _snapshot(app: Flask, arrived: Arrived) -> CarriedSnapshot:
         snapshot.environ, snapshot.session = _complete(environ), _without_cookie(app, environ)
     policy = policy_for(app)
     snapshot.warn_after = None if policy is None else policy.warn_after
-    if snapshot.warn_after is None and not released_receivers:
-        snapshot.parent = parents.ELSEWHERE
-        return snapshot
-    snapshot.parent = parents.elsewhere()
+    snapshot.parent = parents.NOWHERE
     if snapshot.warn_after is not None:
         watch(snapshot)
     return snapshot

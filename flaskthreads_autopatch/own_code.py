@@ -53,7 +53,7 @@ def runs_own_code(own: Own, fn: t.Any) -> bool:
         if kind is FunctionType:
             if _is_own_function(own, fn):
                 return True
-            fn = fn.__dict__.get("__wrapped__") or _partialmethod(fn)
+            fn = fn.__dict__.get("__wrapped__") or partialmethod_of(fn)
         elif kind is MethodType:
             fn = fn.__func__
         elif issubclass(kind, functools.partial):
@@ -194,10 +194,11 @@ def _is_own_callable(own: Own, fn: t.Any) -> bool:
     return False
 
 
-def _partialmethod(function: FunctionType) -> object:
+def partialmethod_of(function: t.Any) -> object:
+    """Return the function behind *function*, if that is a `functools.partialmethod`, else None."""
     # A functools.partialmethod that is read from its class is a function with an attribute.
     for name in ("_partialmethod", "__partialmethod__"):
-        if (partial := function.__dict__.get(name)) is not None:
+        if (partial := getattr(function, "__dict__", {}).get(name)) is not None:
             return partial.func
     return None
 

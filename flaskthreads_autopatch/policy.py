@@ -18,6 +18,10 @@ from .names import mro_of, path_of_class, safe_repr
 PREFIX = f"{VARIABLE}_"
 """The name of an option in Flask's config and in the environment is this, and then the option in capitals."""
 
+PROVIDE = "provide"
+"""The option that only an installed app can have."""
+PROVIDE_KEY = f"{PREFIX}{PROVIDE.upper()}"
+
 KEYWORD, CONFIG, ENVIRONMENT, DEFAULT = "keyword", "Flask config", "environment", "default"
 _WHERE_SET = {KEYWORD: "by keyword", CONFIG: "in the Flask config", ENVIRONMENT: "in the environment"}
 
@@ -55,6 +59,12 @@ class Policy:
     """More packages that count as own code: ``"acme_common"``, fnmatch patterns; ``"*"`` for all that are installed.
 
     A name covers its submodules. `why_thread_not_inherited` says what own code is.
+    """
+    provide: tuple[str, ...] = ()
+    """Threads and callables that get an app context of the app where none is active: ``"module:qualname"`` or
+    ``"module"``, fnmatch patterns.
+
+    Only a keyword of `install` and the config of an installed app can set it.
     """
     contextvars: bool = False
     """Also carry a copy of all other context variables."""
@@ -132,7 +142,7 @@ Patterns: t.TypeAlias = tuple[str, ...] | list[str] | set[str] | frozenset[str]
 
 
 class Options(t.TypedDict, total=False):
-    """The options as keywords of `install` and `enable`: those of `Policy`, with any collection of patterns."""
+    """The options as keywords of `enable`: those of `Policy`, with any collection of patterns."""
 
     share: bool
     request: bool
@@ -142,6 +152,12 @@ class Options(t.TypedDict, total=False):
     own: Patterns
     contextvars: bool
     warn_after: float | None
+
+
+class AppOptions(Options, total=False):
+    """The options as keywords of `install`, which has one that `enable` has not."""
+
+    provide: Patterns
 
 
 def resolve(keywords: Mapping[str, t.Any], config: Mapping[str, t.Any], environ: Mapping[str, str]) -> Policy:
@@ -180,6 +196,12 @@ def _parse(option: str, given: t.Any, source: str, key: str | None = None) -> t.
             f" The options are {', '.join(sorted(DEFAULTS))}.",
             source,
         )
+    if option == PROVIDE and source == ENVIRONMENT:
+        raise PolicyError(
+            f"{key} cannot be set in the environment, because it is about one app: pass provide= to install(app), or"
+            f" set it in the config of an installed app (set to {safe_repr(given)} in the environment).",
+            source,
+        )
     is_text = source != KEYWORD and isinstance(given, str)
     if isinstance(DEFAULTS[option], bool):
         value = given if source == KEYWORD else BOOLEAN_WORDS.get(str(given).strip().lower(), given)
@@ -203,6 +225,12 @@ def _parse(option: str, given: t.Any, source: str, key: str | None = None) -> t.
         else:
             allowed = f"{description} with commas between them (such as {', '.join(examples)})"
     raise PolicyError(f"{key or option} must be {allowed}, not {safe_repr(given)} (set {_WHERE_SET[source]}).", source)
+
+
+def provide_in_config(given: object) -> tuple[str, ...]:
+    """Return what the option ``provide`` is if Flask's config has *given*. Raises `PolicyError`."""
+    # An empty text counts as not set.
+    return () if given == "" else t.cast("tuple[str, ...]", _parse(PROVIDE, given, CONFIG, PROVIDE_KEY))
 
 
 def _seconds(given: t.Any, is_text: bool) -> float | None:
@@ -234,6 +262,7 @@ _PACKAGE = re.compile(r"([\w.*?]|\[!?[\w-]+\])+")  # Neither ``module:qualname``
 _PATTERNS = {
     "exclude": ("patterns", _ANY_TEXT, ["token", "shop.models:Cart"]),
     "ignore": ("patterns", _ANY_TEXT, ["shop.monitor", "shop.jobs:Watch"]),
+    "provide": ("patterns", _ANY_TEXT, ["shop.jobs", "apscheduler.executors.base:run_job"]),
     "own": ("import names of packages", _PACKAGE, ["acme_common", "acme_*"]),
 }
 """For each option that is a list of patterns: a description, what each pattern must match, and examples."""

@@ -12,13 +12,14 @@ from types import TracebackType
 
 from flask import Flask
 
-from . import app_policies, own_code
+from . import app_policies, own_code, provide
 from .app_policies import EXTENSION as EXTENSION
 from .app_policies import policy_for as policy_for
 from .app_policies import policy_or_default as policy_or_default
+from .distributions import version_of
 from .environment import is_kill_switch_on, print_to_stderr
 from .names import safe_repr
-from .policy import Options, Policy, PolicyError, resolve
+from .policy import AppOptions, Options, Policy, PolicyError, resolve
 from .suppression import THREADS_INHERIT_CONTEXT
 from .visibility import dump_signal, parents
 
@@ -65,7 +66,7 @@ class Handle:
         disable()
 
 
-def install(app: Flask, **options: Unpack[Options]) -> None:
+def install(app: Flask, **options: Unpack[AppOptions]) -> None:
     """Have every thread, timer and pool task that is started in a context of *app* inherit that context.
 
     The options, with their defaults:
@@ -78,6 +79,8 @@ def install(app: Flask, **options: Unpack[Options]) -> None:
       patterns.
     - ``own=()``: More packages that count as own code: ``"acme_common"``, fnmatch patterns; ``"*"`` for all that are
       installed.
+    - ``provide=()``: Threads and callables that get an app context of the app where none is
+      active: ``"module:qualname"`` or ``"module"``, fnmatch patterns.
     - ``contextvars=False``: Also carry a copy of all other context variables.
     - ``warn_after=None``: Log a warning for a thread that is still running this many seconds after its parent's context
       ended.
@@ -86,7 +89,8 @@ def install(app: Flask, **options: Unpack[Options]) -> None:
     environment (under the same name), when the first thread is started in a context of *app*. If an option in the
     config is wrong, an error is logged then, and nothing of *app* is inherited.
 
-    Raises `TypeError` if *app* is not a Flask app, and `PolicyError` for a wrong keyword. A wrong option in the
+    Raises `TypeError` if *app* is not a Flask app, and `PolicyError` for a wrong keyword, such as a pattern of
+    ``provide`` that another installed app has too. A wrong option in the
     environment is reported in one line on stderr. In all three cases nothing is patched. Installing again replaces the
     options, and has the config read again. *app* is held weakly. With ``FLASKTHREADS_AUTOPATCH=0`` in the environment,
     nothing happens.
@@ -97,6 +101,7 @@ def install(app: Flask, **options: Unpack[Options]) -> None:
     app = _flask_app(app, "install")
     if _resolve_if_allowed(options) is None:
         return
+    provide.check_install(app, options)
     own_code.adopt(app.import_name)
     own_code.adopt(str(sys._getframe(1).f_globals.get("__name__")))
     _state.patches.watch_imports()
@@ -128,16 +133,18 @@ def uninstall(app: Flask) -> None:
 def enable(**options: Unpack[Options]) -> Handle:
     """Have every thread, timer and pool task inherit the app context in which it is started, whatever the app.
 
-    The options are those of `install`. An option that is not given is read from the config of each app, or else from
-    the environment, when the first thread is started in a context of that app. If an option in the config is wrong, an
-    error is logged then, and nothing of that app is inherited. An app that is installed keeps its own options.
+    The options are those of `install`, without ``provide``, which is about one app. An option that is not given is read
+    from the config of each app, or else from the environment, when the first thread is started in a context of that
+    app. If an option in the config is wrong, an error is logged then, and nothing of that app is inherited. An app that
+    is installed keeps its own options.
 
     Raises `PolicyError` for a wrong keyword. A wrong option in the environment is reported in one line on stderr. In
     both cases nothing is patched. With ``FLASKTHREADS_AUTOPATCH=0`` in the environment, nothing happens.
 
     Enabling again replaces the options. The returned handle is a context manager: at its end, it calls `disable`.
     """
-    resolved = _resolve_if_allowed(options)
+    provide.check_enable(options)
+    resolved = _resolve_if_allowed(t.cast(AppOptions, options))
     if resolved is not None:
         _state.patches.watch_imports()
         with _state.lock:
@@ -186,7 +193,7 @@ def status() -> Status:
                 # checker the package imports this module.
                 "flaskthreads_autopatch": sys.modules["flaskthreads_autopatch"].__version__,
                 "python": platform.python_version(),
-                **{name: _version(name) for name in ("flask", "wrapt")},
+                **{name: version_of(name) for name in ("flask", "wrapt")},
             },
             gil=getattr(sys, "_is_gil_enabled", lambda: True)(),
             thread_inherit_context=THREADS_INHERIT_CONTEXT,
@@ -218,7 +225,7 @@ def _update_patches() -> None:
             _state.is_updating = False
 
 
-def _resolve_if_allowed(keywords: Options) -> Policy | None:
+def _resolve_if_allowed(keywords: AppOptions) -> Policy | None:
     """Return the policy that *keywords* and the environment make; None if the environment keeps the library off."""
     resolve(keywords, {}, {})  # A wrong keyword is a mistake in the program: it is raised even with the kill switch.
     if is_kill_switch_on():
@@ -238,15 +245,6 @@ def _flask_app(app: Flask, called: str) -> Flask:
             f"{called}() takes the Flask app itself, not {safe_repr(found)}. Call it where the app is made."
         )
     return found
-
-
-def _version(name: str) -> str:
-    from importlib import metadata  # 80 ms
-
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "unknown"  # The package is bundled without its metadata.
 
 
 def unwrap_proxy(app: Flask) -> Flask:

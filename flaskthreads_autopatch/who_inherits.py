@@ -111,18 +111,26 @@ def _why_class_ignored(ignore: Patterns, cls: type) -> str | None:
     try:
         return _ignored[key][0]
     except KeyError:
-        # A class that other code has put in the place of Thread says nothing of the thread: it may be any base.
-        stand_ins = [base for base in (threading.Thread, threading.Timer) if base.__module__ != "threading"]
-        bases = [base for base in mro_of(cls) if not any(base is each for each in stand_ins)]
-        paths = [path_of_class(base).partition(":") for base in bases]
+        paths = [path_of_class(base).partition(":") for base in bases_of(cls)]
         reasons = (_why_path_ignored(ignore, module, qualname) for module, _, qualname in paths)
         return remember(_ignored, key, next(filter(None, reasons), None), cls)
 
 
+def bases_of(cls: type) -> list[type]:
+    """Return *cls*, a class of threads, and its bases, as far as they say something of the thread."""
+    # A class that other code has put in the place of Thread does not: it may be any base.
+    stand_ins = [base for base in (threading.Thread, threading.Timer) if base.__module__ != "threading"]
+    return [base for base in mro_of(cls) if not any(base is each for each in stand_ins)]
+
+
+def names_of(module: str, qualname: str) -> list[str]:
+    """Return the names of a callable that a pattern may match: its own, and those of what it is defined in."""
+    return [f"{module}:{outer}" for outer in own_code.outwards(qualname)] + list(own_code.outwards(module))
+
+
 @functools.lru_cache(maxsize=4096)
 def _why_path_ignored(ignore: Patterns, module: str, qualname: str) -> str | None:
-    names = [f"{module}:{outer}" for outer in own_code.outwards(qualname)] + list(own_code.outwards(module))
-    for name in names:
+    for name in names_of(module, qualname):
         if reason := catalogue.IGNORED.get(name):
             return reason
         for pattern in ignore:

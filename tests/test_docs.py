@@ -90,8 +90,9 @@ def test_help_lists_every_option() -> None:
 def test_type_checkers_know_every_option() -> None:
     fields = [field for field in dataclasses.fields(Policy) if field.init]
     accepted = {field.name: str(field.type).replace("tuple[str, ...]", "Patterns") for field in fields}
-    known = {name: annotation.__forward_arg__ for name, annotation in policy.Options.__annotations__.items()}
+    known = {name: annotation.__forward_arg__ for name, annotation in policy.AppOptions.__annotations__.items()}
     assert known == accepted
+    assert set(known) - set(policy.Options.__annotations__) == {"provide"}
 
 
 @pytest.mark.parametrize("name", ["context_inherited", "context_released"])
@@ -103,7 +104,7 @@ def test_help_explains_a_signal(name: str) -> None:
 
 def test_every_environment_variable_is_listed_in_one_place() -> None:
     rows = re.findall(r"^\| `(FLASK\w+)` \|", (pages.ROOT / "docs" / "options.md").read_text(), re.MULTILINE)
-    options = [f"{policy.PREFIX}{name.upper()}" for name in policy.DEFAULTS]
+    options = [f"{policy.PREFIX}{name.upper()}" for name in policy.DEFAULTS if name != "provide"]
     assert rows == [environment.VARIABLE, *options, environment.DUMP_SIGNAL_VARIABLE]
 
 

@@ -178,6 +178,7 @@ def test_the_command_with_an_app_that_is_installed(tmp_path):
         "exclude": {"value": [], "source": "default"},
         "ignore": {"value": [], "source": "default"},
         "own": {"value": [], "source": "default"},
+        "provide": {"value": [], "source": "default"},
         "contextvars": {"value": False, "source": "default"},
         "warn_after": {"value": None, "source": "default"},
     }

@@ -20,7 +20,7 @@ LAYERS = (
     "policy app_policies",
     "entries snapshot g_class",
     "visibility",
-    "capture replay",
+    "capture replay provide",
     "patching",
     "switch",
     "explicit",
@@ -44,6 +44,7 @@ FLASKS_PRIVATE_NAMES = (
     "._session",
     "_get_session",
     "_AppCtxGlobals",
+    "_got_first_request",
 )
 
 LONGEST = 300

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 
 import flask.ctx
 import flask.globals
+from flask import Flask
 from flask.ctx import AppContext
 
 HAS_REQUEST_CONTEXT = hasattr(flask.globals, "_cv_request")
@@ -43,6 +44,12 @@ Lent: t.TypeAlias = dict[str, t.Any]
 active: t.Callable[[], AppContext | None] = functools.partial(cv_app.get, None)
 """Return the active app context, or None. Each patch point calls this at each call."""
 
+
+def active_or(otherwise: object) -> t.Callable[[], object]:
+    """Return a function that returns the active app context, or *otherwise*. It runs no Python, for the gates."""
+    return functools.partial(t.cast(t.Any, cv_app.get), otherwise)
+
+
 foreign_request: t.Callable[[], object] = functools.partial(cv_request.get, None)
 """Return the active request context, or None. Before Flask 3.2 it stays visible when another app context is pushed.
 From 3.2 on there is no separate request context, so this is always None."""
@@ -51,6 +58,11 @@ From 3.2 on there is no separate request context, so this is always None."""
 def is_inherited(ctx: AppContext) -> bool:
     """Return whether we entered this app context, as a child of another one."""
     return hasattr(ctx, MARK)
+
+
+def has_served(app: Flask) -> bool:
+    """Return whether *app* has begun to serve requests, so that its setup is finished."""
+    return bool(getattr(app, "_got_first_request", True))
 
 
 def note_defaults(ctx: t.Any) -> None:

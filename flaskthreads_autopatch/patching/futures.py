@@ -15,6 +15,7 @@ from ..suppression import starting_workers
 from .bound import BoundCallable, BoundTask, bind_once, bind_to
 from .layers import PatchPoint
 from .lazy_map import IS_LAZY, current, map_lazily, reading
+from .providing import gate, provided_to_task, providers, snapshot_here
 from .wrappers import Args, Kwargs, PolicyFor, Wrapped, snapshot_for
 
 _prepare_context = getattr(ThreadPoolExecutor, "prepare_context", None)
@@ -32,13 +33,15 @@ _add_worker = getattr(ThreadPoolExecutor, _ADD_WORKER, None)
 
 def _submit(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
     ctx = active()
-    if (ctx is None and not reading) or not args or not (_prepare_context is None or _runs_in_threads(pool)):
+    if (ctx is None and not reading and not providers) or not args:
+        return wrapped(*args, **kwargs)
+    if not (_prepare_context is None or _runs_in_threads(pool)):
         return wrapped(*args, **kwargs)
     fn, rest = args[0], args[1:]
     if reading and (lazy := current()) is not None:
         snapshot = None if issubclass(type(fn), BoundCallable) else lazy.snapshot
     else:
-        snapshot = None if ctx is None else snapshot_for(policy_for, ctx, fn, rest)
+        snapshot = provided_to_task(fn, rest) if ctx is None else snapshot_for(policy_for, ctx, fn, rest)
     if snapshot is not None:
         args = (bind_once(fn, snapshot), *rest)
     if type(pool) is ThreadPoolExecutor and getattr(ThreadPoolExecutor, _ADD_WORKER, None) is _add_worker:
@@ -50,20 +53,18 @@ def _executor_map(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Ar
     if kwargs.get("buffersize") is None or not args or current() is not None:
         return wrapped(*args, **kwargs)
     # Nothing is kept in a variable: an exception that is kept, as one of the items', keeps this frame.
-    return map_lazily(_snapshot_of_map(policy_for, args[0]), wrapped, args, kwargs)
-
-
-def _snapshot_of_map(policy_for: PolicyFor, fn: object) -> Snapshot | None:
-    return None if (ctx := active()) is None else snapshot_for(policy_for, ctx, fn)
+    return map_lazily(snapshot_here(policy_for, args[0]), wrapped, args, kwargs)
 
 
 def _add_done_callback(policy_for: PolicyFor, wrapped: Wrapped, future: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
     ctx = active()
-    if ctx is None or len(args) + len(kwargs) != 1 or (fn := args[0] if args else kwargs.get("fn")) is None:
+    if len(args) + len(kwargs) != 1 or (fn := args[0] if args else kwargs.get("fn")) is None:
         return wrapped(*args, **kwargs)
-    if (snapshot := snapshot_for(policy_for, ctx, fn)) is None:
+    if (snapshot := provided_to_task(fn) if ctx is None else snapshot_for(policy_for, ctx, fn)) is None:
         return wrapped(*args, **kwargs)
     callback = bind_callback(fn, snapshot)
+    if ctx is None:
+        callback._self_added()  # Called here and now, it has no context to run in either.
     try:
         return wrapped(callback)
     finally:
@@ -111,10 +112,10 @@ def bind_callback(fn: Callable[..., t.Any], snapshot: Snapshot) -> BoundCallback
 
 POINTS: tuple[PatchPoint, ...] = (
     # A lazy map submits while its results are read, which may be where no context is active.
-    PatchPoint("concurrent.futures.thread", "ThreadPoolExecutor.submit", _submit, *(() if IS_LAZY else (active,))),
+    PatchPoint("concurrent.futures.thread", "ThreadPoolExecutor.submit", _submit, *(() if IS_LAZY else (gate,))),
     *((PatchPoint("concurrent.futures._base", "Executor.map", _executor_map),) if IS_LAZY else ()),
-    PatchPoint("concurrent.futures._base", "Future.add_done_callback", _add_done_callback, active),
+    PatchPoint("concurrent.futures._base", "Future.add_done_callback", _add_done_callback, gate),
 )
 
-LATE_POINTS = (PatchPoint("gevent.threadpool", "ThreadPoolExecutor.submit", _submit, active),)
+LATE_POINTS = (PatchPoint("gevent.threadpool", "ThreadPoolExecutor.submit", _submit, gate),)
 """Patched once their module is imported by somebody else."""

@@ -12,27 +12,25 @@ import typing as t
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 
-from ..flask_context import active
 from ..replay import replay
 from ..snapshot import Snapshot
 from ..suppression import starting_workers
 from .bound import BoundCallable, BoundTask, Lease, bind_to, release
 from .bound_run import KEY
 from .layers import PatchPoint
+from .providing import gate, snapshot_here
 from .reading import BoundItems, BoundSizedItems, read
-from .wrappers import Args, Kwargs, PolicyFor, Wrapped, snapshot_for
+from .wrappers import Args, Kwargs, PolicyFor, Wrapped
 
 Bound = tuple[BoundCallable, ...]
 
 
 def _add_workers(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
     # A subclass may have workers of its own, which own code starts, or which run own code.
-    return wrapped(*args, **kwargs) if active() is None else starting_workers(wrapped, *args, **kwargs)
+    return starting_workers(wrapped, *args, **kwargs)
 
 
 def _map(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
-    if active() is None:
-        return wrapped(*args, **kwargs)
     args, kwargs, bound = _bind_func(policy_for, pool, *_by_position(args, kwargs))
     try:
         return wrapped(*args, **kwargs)
@@ -47,10 +45,9 @@ def _map(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwarg
 def _bind_func(policy_for: PolicyFor, pool: t.Any, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs, Bound]:
     """Return *args* and *kwargs* with the function bound that a pool calls, if it inherits, and the bound functions."""
     # The context is read here: an exception that is kept, as map() raises those of the tasks, keeps the caller's frame.
-    ctx = active()
-    if ctx is None or not args:
+    if not args:
         return args, kwargs, ()
-    snapshot = snapshot_for(policy_for, ctx, args[0])
+    snapshot = snapshot_here(policy_for, args[0])
     args = _bind_sized_items(policy_for, pool, args, snapshot)
     if snapshot is None:
         return args, kwargs, ()
@@ -64,15 +61,11 @@ def _comes_out_of_a_task(error: BaseException) -> bool:
 
 
 def _call_async(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
-    if active() is None:
-        return wrapped(*args, **kwargs)
     args, kwargs, bound = _bind_with_ends(policy_for, *_by_position(args, kwargs))
     return _start(wrapped, args, kwargs, bound)
 
 
 def _map_async(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
-    if active() is None:
-        return wrapped(*args, **kwargs)
     args, kwargs, bound = _bind_with_ends(policy_for, *_by_position(args, kwargs))
     args = _bind_sized_items(policy_for, pool, args, bound[0]._self_snapshot if bound else None)
     return _start(wrapped, args, kwargs, bound)
@@ -108,11 +101,10 @@ def _bind_with_ends(policy_for: PolicyFor, args: Args, kwargs: Kwargs) -> tuple[
     snapshots. A callback that was not passed is replaced by a function that does nothing, so that there is always one
     to call.
     """
-    ctx = active()
-    if ctx is None or not args:
+    if not args:
         return args, kwargs, ()
     fns = [args[0], *(args[i] if i < len(args) else kwargs.get(name) for i, name in _CALLBACKS)]
-    snapshots = [None if fn is None else snapshot_for(policy_for, ctx, fn) for fn in fns]
+    snapshots = [None if fn is None else snapshot_here(policy_for, fn) for fn in fns]
     if not any(snapshots):
         return args, kwargs, ()
     # Compared with None, because the truth of a callable may be False: it may be an empty list as well.
@@ -136,20 +128,17 @@ def _do_nothing(outcome: object) -> None:
 
 
 def _imap(policy_for: PolicyFor, wrapped: Wrapped, pool: t.Any, args: Args, kwargs: Kwargs) -> t.Any:
-    if active() is None:
-        return wrapped(*args, **kwargs)
     args, kwargs = _bind_each(policy_for, pool, *_by_position(args, kwargs))
     return wrapped(*args, **kwargs)
 
 
 def _bind_each(policy_for: PolicyFor, pool: t.Any, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
     """Return *args* and *kwargs* of `imap` with the items bound, to be read and to be worked on."""
-    ctx = active()
-    if ctx is None or len(args) < 2:
+    if len(args) < 2:
         return args, kwargs
     func, items = args[:2]
-    snapshot = snapshot_for(policy_for, ctx, func)
-    if _runs_code(items) and (reading := snapshot or snapshot_for(policy_for, ctx, items)) is not None:
+    snapshot = snapshot_here(policy_for, func)
+    if _runs_code(items) and (reading := snapshot or snapshot_here(policy_for, items)) is not None:
         items = BoundItems(items, _lease(pool, reading))
     if snapshot is not None:
         items = _leased(items, _lease(pool, snapshot), args[2] if len(args) > 2 else kwargs.get("chunksize", 1))
@@ -203,9 +192,9 @@ class _ForLeased(BoundCallable):
 
 def _bind_sized_items(policy_for: PolicyFor, pool: t.Any, args: Args, snapshot: Snapshot | None) -> Args:
     """Return *args* of a map with the items bound, if the pool reads them in its own thread, as those with a length."""
-    if len(args) < 2 or not hasattr(args[1], "__len__") or not _runs_code(args[1]) or (ctx := active()) is None:
+    if len(args) < 2 or not hasattr(args[1], "__len__") or not _runs_code(args[1]):
         return args
-    if (reading := snapshot or snapshot_for(policy_for, ctx, args[1])) is None:
+    if (reading := snapshot or snapshot_here(policy_for, args[1])) is None:
         return args
     return (args[0], BoundSizedItems(args[1], _lease(pool, reading)), *args[2:])
 
@@ -267,7 +256,7 @@ _WRAPPERS: dict[str, Callable[..., t.Any]] = {
 
 POINTS = (
     *(
-        PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", wrapper, active)
+        PatchPoint("multiprocessing.pool", f"ThreadPool.{method}", wrapper, gate)
         for method, wrapper in _WRAPPERS.items()
     ),
     PatchPoint("multiprocessing.pool", "ThreadPool.terminate", _terminate),

@@ -22,6 +22,7 @@ from ..suppression import THREADS_INHERIT_CONTEXT, is_suppressed
 from ..who_inherits import Caller
 from .bound_run import KEY, BoundRun, bind_run, bound_to, keep, kept, target_of, unbind_run
 from .layers import PatchPoint
+from .providing import ProvidedRun, gate, provided_to_thread, providers
 from .wrappers import Args, Kwargs, PolicyFor, Wrapped, log_failure
 
 
@@ -31,7 +32,11 @@ def _init(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, arg
     # started, or when it runs, if its class may bypass our start().
     wrapped(*args, **kwargs)
     ctx = active()
-    if ctx is None or (policy := policy_for(ctx.app)) is None or thread is None:
+    if ctx is None:
+        if providers and thread is not None and _has_start_of_its_own(type(thread)):
+            bind_run(thread, bound_to(None, ProvidedRun))
+        return
+    if (policy := policy_for(ctx.app)) is None or thread is None:
         return
     if (snapshot := _snapshot(policy, ctx, thread, None)) is None:
         return
@@ -63,15 +68,17 @@ def _start(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, ar
     if ctx is None and (type(thread) is threading.Thread or thread is None):
         # getattr(), not thread.__dict__: until Python 3.12 that dictionary is built when it is asked for, and every
         # later access to an attribute of the thread takes longer.
-        if getattr(thread, KEY, None) is None:
+        if getattr(thread, KEY, None) is None and (not providers or thread is None):
             return wrapped(*args, **kwargs) if args or kwargs else wrapped()  # The second one takes half as long.
-    elif thread is None or (ctx is None and KEY not in thread.__dict__):
+    elif thread is None or (ctx is None and not providers and KEY not in thread.__dict__):
         return wrapped(*args, **kwargs)
     before = kept(thread)
     policy = None if ctx is None else policy_for(ctx.app)
-    if before is None and policy is None:
+    if before is None and policy is None and (ctx is not None or not providers):
         return wrapped(*args, **kwargs)
     bound = before if before is not None and before.explicit else _binding(policy_for, policy, ctx, thread, before)
+    if bound is None and policy is None:
+        return wrapped(*args, **kwargs)  # No app provides for it.
     undo = None if bound is None else bind_run(thread, bound)
     try:
         if bound is None or bound.snapshot is None or THREADS_INHERIT_CONTEXT:
@@ -100,6 +107,7 @@ def _binding(
     with a policy        to any snapshot, or none       to a snapshot of the context at start
     none, or no policy   to a snapshot                  to the same one, unless it may not inherit or
                                                         `suppress_inheritance` is active
+    none                 to any other, or none          to what an app provides for it
     ===================  =============================  ================================================
     """
     snapshot = None
@@ -109,6 +117,8 @@ def _binding(
         policy = policy_for(before.snapshot.app)
         if _holds(policy_for, _caller, before.snapshot.app, thread):
             return before
+    if ctx is None and providers:
+        snapshot = provided_to_thread(thread)
     if snapshot is not None:
         return bound_to(snapshot, BoundRun)
     if policy is not None and logger.isEnabledFor(logging.DEBUG):
@@ -119,7 +129,7 @@ def _binding(
 
 
 POINTS: tuple[PatchPoint, ...] = (
-    PatchPoint("threading", "Thread.__init__", _init, active),
+    PatchPoint("threading", "Thread.__init__", _init, gate),
     PatchPoint("threading", "Thread.start", _start),
 )
 

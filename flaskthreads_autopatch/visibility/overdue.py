@@ -122,7 +122,7 @@ def _check() -> float | None:
 
 def _warn_if_overdue(ctx: AppContext, entry: Entry, warn_after: float) -> None:
     parent = entry.snapshot.parent
-    seconds = parents.seconds_over(parent)
+    seconds = parents.seconds_over(parent, entry.started)
     if seconds is None or seconds < warn_after:
         return
     names = thread_names()
@@ -150,7 +150,7 @@ def _warn(late: Overdue, what: str) -> None:
         printable(replay.callable),
         replay.kind,
         replay.app,
-        parents.seconds_over(late.parent) or 0.0,
+        parents.seconds_over(late.parent, replay.started) or 0.0,
         # The end of the parent of a carried task, in another process, is not known here.
-        "the task began" if isinstance(late.parent, parents.Elsewhere) else end_of_parent,
+        f"the {replay.kind} began" if late.parent is parents.NOWHERE else end_of_parent,
     )

@@ -27,25 +27,13 @@ class ParentRef(weakref.ref[AppContext]):
     """The time of the end, by `time.monotonic`; None before it."""
 
 
-class Elsewhere(ParentRef):
-    """Stands for the parent of a carried task, which is in another process. It counts as ended when the task began."""
-
-    __slots__ = ()
-
-
 class _Gone:
     __slots__ = ("__weakref__",)
 
 
-def elsewhere() -> Elsewhere:
-    """Return a reference to a parent in another process, for a task that begins now."""
-    parent = Elsewhere(t.cast(AppContext, _Gone()))
-    parent.ended = time.monotonic()
-    return parent
-
-
-ELSEWHERE: weakref.ref[AppContext] = elsewhere()
-"""The same for a task of which nobody asks when it began."""
+NOWHERE: weakref.ref[AppContext] = weakref.ref(t.cast(AppContext, _Gone()))
+"""Stands for the parent of a carried task, which is in another process, and of a provided one, which has none. It
+counts as ended when the replay began."""
 
 
 def watched(ctx: AppContext) -> ParentRef:
@@ -75,8 +63,13 @@ def is_over(parent: weakref.ref[AppContext]) -> bool:
     return ctx is None or not flask_context.is_pushed(ctx)
 
 
-def seconds_over(parent: weakref.ref[AppContext]) -> float | None:
-    """Return the time since the app context ended; None if it has not. 0.0 if its end was not noted."""
+def seconds_over(parent: weakref.ref[AppContext], began: float) -> float | None:
+    """Return the time since the app context ended; None if it has not. 0.0 if its end was not noted.
+
+    *began* is the time at which the replay began, by `time.monotonic`.
+    """
+    if parent is NOWHERE:
+        return time.monotonic() - began
     if not is_over(parent):
         return None
     if not isinstance(parent, ParentRef):

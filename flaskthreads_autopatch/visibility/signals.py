@@ -92,7 +92,7 @@ def end(ctx: AppContext, entry: Entry, error: BaseException | None) -> None:
     if released_receivers:
         # Measure this before `describe` reads the clock. Otherwise `outlived` could exceed `seconds` for a replay that
         # began while its parent was active.
-        outlived = parents.seconds_over(entry.snapshot.parent)
+        outlived = parents.seconds_over(entry.snapshot.parent, entry.started)
         _send(
             context_released,
             ctx.app,

@@ -101,6 +101,7 @@ def switch_on_and_off(app: Flask) -> None:
         exclude=["token"],
         ignore=("shop.monitor",),
         own=["acme_common"],
+        provide=["shop.jobs"],
         contextvars=True,
         warn_after=60,
     )
@@ -219,11 +220,13 @@ def wrong(app: Flask) -> None:
     install(app, exclude="token")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     install(app, ignore=[print])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     install(app, own="acme_common")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    install(app, provide="shop.jobs")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     install(app, contextvars=[])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     install(app, warn_after="1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     init_app(app, exlude=["x"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     init_app(app, share="perhaps")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     enable(app=app)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    enable(provide=["shop.jobs"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     enable(exlude=["x"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     enable(share="perhaps")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     uninstall()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

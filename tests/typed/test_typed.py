@@ -13,7 +13,7 @@ import pytest
 from flask import Flask
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch.policy import Options
+from flaskthreads_autopatch.policy import AppOptions
 
 pytestmark = pytest.mark.lint
 
@@ -67,4 +67,4 @@ def test_both_halves_use_every_public_name_and_every_option() -> None:
         assert set(flaskthreads_autopatch.__all__) - names == set()
         installs = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "install"]
         options = {keyword.arg for call in installs for keyword in call.keywords}
-        assert set(Options.__annotations__) - options == set()
+        assert set(AppOptions.__annotations__) - options == set()

@@ -89,7 +89,7 @@ def test_a_replay_that_ends_while_it_is_warned_of_says_its_end(
         def __bool__(self) -> bool:
             found = bool(overdue.overdue)
             with monkeypatch.context() as patch:
-                patch.setattr(parents, "seconds_over", lambda parent: 61.0)
+                patch.setattr(parents, "seconds_over", lambda parent, began: 61.0)
                 overdue._check()
             return found
 

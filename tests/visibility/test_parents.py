@@ -28,7 +28,7 @@ def test_the_end_is_noted_once_and_the_contexts_death_is_none(app: Flask) -> Non
     with app.app_context() as ctx:
         parent = parents.watched(ctx)
         assert parents.watched(ctx) is parent
-        assert (parent.ended, parents.seconds_over(parent)) == (None, None)
+        assert (parent.ended, parents.seconds_over(parent, 0.0)) == (None, None)
     ended = parent.ended
     assert ended is not None
     del ctx

@@ -185,6 +185,9 @@ def main(name: str, loops: int) -> None:
     pool.submit(task).result()  # so that its worker starts outside the context
     if installed:
         flaskthreads_autopatch.install(app)
+        # As in production: until its first request, the config of an app may still name what to provide a context for.
+        serve(task)
+        pool.submit(task).result()
     with context():
         found: list[bool] = []
         once(functools.partial(fn, found))
