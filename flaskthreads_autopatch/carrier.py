@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 
 from flask import Flask
+from flask.ctx import AppContext
 
 from . import apps, flask_context, signature, wire
 from .extraction import Extraction, read
@@ -113,9 +114,9 @@ class Carrier:
 
     def take(self, context: tuple[str, ...] = (), settings: Callable[[Flask], Policy] | None = None) -> str:
         """Return the message for the context that is active here; ``""`` if there is nothing to carry."""
-        ctx = flask_context.active()
-        if ctx is None or (isinstance(self._app, Flask) and not apps.is_twin(ctx.app, self._app)):
-            return ""  # A process may have several apps; a task has the values of its own app only (H40).
+        ctx = self.active()
+        if ctx is None:
+            return ""
         text = take(ctx, self._allowed, (settings or self._settings)(ctx.app), self._max_size)
         if not text or not self._signed:
             return text
@@ -123,6 +124,13 @@ class Carrier:
             return signature.sign(ctx.app, context, text)
         except signature.NoSecretKey:
             raise NotPortableError(_NO_SECRET_KEY.format(app=ctx.app)) from None
+
+    def active(self) -> AppContext | None:
+        """Return the app context that is active here, unless it is known to be one of another app; else None."""
+        ctx = flask_context.active()
+        if ctx is None or (isinstance(self._app, Flask) and not apps.is_twin(ctx.app, self._app)):
+            return None  # A process may have several apps; a task has the values of its own app only (H40).
+        return ctx
 
     def open(self, text: t.Any, context: tuple[str, ...], shown: object) -> Extraction:
         """Do what `extract` does with the message itself. *shown* stands for the code in the block."""

@@ -15,7 +15,7 @@ import pytest
 from .servers import ROOT, free_port, program, redis_server, wait_until_it_listens
 
 FOLDER = ROOT / "examples" / "beyond_one_process"
-CHANGED = ["process_pool", "dask_cluster", "celery_queue"]
+CHANGED = ["process_pool", "dask_cluster", "celery_queue", "rq_queue"]
 
 CALL = """
 import importlib, sys
@@ -63,6 +63,17 @@ def test_it_answers_on_celery(tmp_path: Path) -> None:
     worker = [sys.executable, "-m", "celery", "--workdir", FOLDER, "--app", "celery_queue", "worker"]
     with redis_server(tmp_path) as url, program(worker, tmp_path / "worker", REDIS=url):
         assert_it_answers("celery_queue", REDIS=url)
+
+
+@pytest.mark.rq
+def test_it_answers_on_rq(tmp_path: Path) -> None:
+    worker = [sys.executable, "-m", "rq.cli", "worker", "--job-class", "rq_queue.CountJob"]
+    paths = f"{FOLDER}{os.pathsep}{ROOT}"
+    with redis_server(tmp_path) as url:
+        with program([*worker, "--url", url], tmp_path / "worker", PYTHONPATH=paths):
+            assert_it_answers("rq_queue", REDIS=url)
+        # What the worker shows is the function.
+        assert "rq_queue.count_words('a word')" in (tmp_path / "worker").read_text()
 
 
 def assert_it_answers(name: str, **environ: str) -> None:
