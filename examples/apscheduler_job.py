@@ -1,4 +1,4 @@
-"""An APScheduler job that opens an app context, as jobs always had to, and uses a pool in it.
+"""An APScheduler job that gets an app context from the option `provide`, and uses a pool in it.
 
 To run it:
 
@@ -28,23 +28,19 @@ def refresh():
         latest.update(zip(currencies, pool.map(fetch, currencies), strict=True))
 
 
-def create_scheduler(app):
-    def refresh_job():
-        # The scheduler's threads belong to no request and inherit nothing, not even from a view that adds a job.
-        with app.app_context():
-            refresh()
-
+def create_scheduler():
     scheduler = BackgroundScheduler(timezone="UTC")
-    scheduler.add_job(refresh_job, "interval", seconds=20, id="refresh")
+    scheduler.add_job(refresh, "interval", seconds=20, id="refresh")
     return scheduler
 
 
 def create_app():
     app = Flask(__name__)
     app.config["RATES"] = {"CHF": 0.93, "SEK": 11.2, "USD": 1.08}
-    flaskthreads_autopatch.install(app)
+    # The scheduler's threads belong to no request and inherit nothing, not even from a view that adds a job.
+    flaskthreads_autopatch.install(app, provide=["apscheduler.executors.base:run_job"])
     # With several server processes, start it in one of them only: each would have a scheduler of its own.
-    app.extensions["scheduler"] = create_scheduler(app)
+    app.extensions["scheduler"] = create_scheduler()
     app.extensions["scheduler"].start()
 
     @app.get("/")

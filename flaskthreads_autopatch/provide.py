@@ -15,6 +15,7 @@ import threading
 import typing as t
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from types import CellType, FunctionType, MethodType
 
 from flask import Flask
 
@@ -40,10 +41,10 @@ class _Match(t.NamedTuple):
     pattern: str
 
 
-def provided(fn: object, args: object = (), cls: type = threading.Thread) -> Snapshot | None:
+def provided(fn: object, args: object = (), cls: type | None = None) -> Snapshot | None:
     """Return what a task that calls *fn* with *args*, or a thread of class *cls* that does, is provided with.
 
-    None if no app provides for it, or more than one, which is logged.
+    *cls* is None for a task. Returns None if no app provides for it, or more than one, which is logged.
     """
     paths = [path.partition(":")[::2] for path in _paths(fn, cls)]
     found = _matches(paths, fn, args, cls)
@@ -94,11 +95,11 @@ _refused: Cache[tuple[t.Any, ...], None] = {}
 """What more than one app provides for, and has been logged: the path, and the ids of the apps."""
 
 
-def _matches(paths: list[tuple[str, str]], fn: object, args: object, cls: type) -> list[_Match]:
+def _matches(paths: list[tuple[str, str]], fn: object, args: object, cls: type | None) -> list[_Match]:
     return [match for known in providers.copy().values() if (match := _match(known, paths, fn, args, cls)) is not None]
 
 
-def _match(known: KnownApp, paths: list[tuple[str, str]], fn: object, args: object, cls: type) -> _Match | None:
+def _match(known: KnownApp, paths: list[tuple[str, str]], fn: object, args: object, cls: type | None) -> _Match | None:
     app = known()
     if app is None:
         return None
@@ -112,7 +113,7 @@ def _match(known: KnownApp, paths: list[tuple[str, str]], fn: object, args: obje
     pattern = next(filter(None, (_pattern_for(patterns, module, qualname) for module, qualname in paths)), None)
     if pattern is None or (policy := policy_for(app)) is None:
         return None
-    if who_inherits.why_thread_ignored(policy.ignore, cls, fn, args):
+    if who_inherits.why_thread_ignored(policy.ignore, cls or threading.Thread, fn, args):
         return None
     return _Match(app, policy, pattern)
 
@@ -123,7 +124,7 @@ def _pattern_for(patterns: tuple[str, ...], module: str, qualname: str) -> str |
     return next((pattern for pattern in patterns if any(fnmatchcase(name, pattern) for name in names)), None)
 
 
-def _paths(fn: t.Any, cls: type) -> Iterator[str]:
+def _paths(fn: t.Any, cls: type | None) -> Iterator[str]:
     """Yield as ``module:qualname`` what *fn* is, behind partials, bound methods and ``__wrapped__`` too, and *cls*."""
     for _ in range(_DEPTH):
         if fn is None:
@@ -132,9 +133,23 @@ def _paths(fn: t.Any, cls: type) -> Iterator[str]:
         while isinstance(fn, functools.partial):
             fn = fn.func
         fn = getattr(fn, "__func__", fn)
-        fn = getattr(fn, "__wrapped__", None) or own_code.partialmethod_of(fn)
-    if cls is not threading.Thread:
+        inner = getattr(fn, "__wrapped__", None) or own_code.partialmethod_of(fn)
+        fn = inner or (_in_closure(fn) if cls is None else None)
+    if cls is not None and cls is not threading.Thread:
         yield from map(path_of_class, who_inherits.bases_of(cls))
+
+
+def _in_closure(fn: object) -> object:
+    """Return the callable that *fn* encloses, if *fn* is a third party's; else None.
+
+    An agent that has patched a pool after us puts such a function, without a ``__wrapped__``, around each task.
+    """
+    if type(fn) is not FunctionType or own_code.runs_own_code((), fn):
+        return None
+    # A cell that is still empty has no contents, and says so by a ValueError.
+    values = [cell.cell_contents for cell in fn.__closure__ or () if cell != CellType()]
+    enclosed = [value for value in values if type(value) in (FunctionType, MethodType, functools.partial)]
+    return enclosed[0] if len(enclosed) == 1 else None
 
 
 def _others_with(patterns: frozenset[str], app: Flask) -> list[tuple[Flask, str]]:

@@ -416,7 +416,7 @@ def test_it_fails_without_the_line(check: Check, failure: str, example: Example)
         check(example)
 
 
-@checks((upload_in_thread, "preload=True"), (structlog_request_id, "None"))
+@checks((upload_in_thread, "preload=True"), (structlog_request_id, "None"), (apscheduler_job, OUTSIDE))
 def test_it_fails_without_its_option(check: Check, failure: str, example: Example) -> None:
     example.change_the_line("    flaskthreads_autopatch.install(app)\n")
     with pytest.raises((RuntimeError, AssertionError), match=failure):

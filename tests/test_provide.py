@@ -305,6 +305,30 @@ def test_the_outcome_is_the_tasks_and_the_handlers_are_told(app: Flask, torn_dow
     assert torn_down == [("pool_0", future.exception())]
 
 
+AGENT = """
+def around(fn):
+    def call(*args):
+        if False:
+            never
+        return fn(*args)
+    return call
+    never = None
+"""
+
+
+def test_a_task_is_found_inside_of_what_an_agent_puts_around_it_and_a_thread_is_not(app: Flask) -> None:
+    agent: dict[str, t.Any] = {"__name__": "json.agent"}  # A module that is not own code.
+    exec(AGENT, agent)
+    install(app, provide=[f"{HERE}:Job.work"])
+    job = Job()
+    in_pool(agent["around"](job.work))
+    assert job.seen == [PROVIDED]
+    # A loop that hands messages to a function encloses that too, and is not named.
+    start(threading.Thread(target=agent["around"](job.work)))
+    in_pool(lambda: job.work())
+    assert job.seen == [PROVIDED, NOTHING, NOTHING]
+
+
 def test_what_is_ignored_is_not_provided(app: Flask) -> None:
     install(app, provide=["*"], ignore=[f"{HERE}:Monitor", f"{HERE}:Job.__call__", "flask.ctx:has_app_context"])
     job = Job()

@@ -24,6 +24,8 @@ import wrapt
 from flask import Flask, g, has_app_context
 from flask.signals import appcontext_pushed, appcontext_tearing_down
 
+import flaskthreads_autopatch
+
 from . import background, layers
 
 CLASSES: tuple[type, ...] = (threading.Thread, threading.Timer, ThreadPoolExecutor, ThreadPool, Future, Flask)
@@ -80,6 +82,20 @@ class Case:
         # What a foreign layer lay upon is taken out by the next call after that one has gone.
         self.layers["ours"].off()
         return {"steps": reports, "left": changes(self.born_with, attributes())}
+
+    def provide(self, names: list[str]) -> dict[str, t.Any]:
+        """By way into a thread, where no context is active: how many app contexts came and went, while all are on."""
+        for name in names:
+            if name == "ours":
+                flaskthreads_autopatch.install(self.app, provide=[__name__])
+            else:
+                self.layers[name].on()
+        counts = {}
+        for name, way in WAYS.items():
+            self.counts[:] = 0, 0
+            way(self)
+            counts[name] = list(self.counts)
+        return counts
 
 
 Looks = list[dict[str, t.Any]]
@@ -190,8 +206,9 @@ def answer_and_exit(request: dict[str, t.Any]) -> t.NoReturn:
         if "background" in request:
             answer: t.Any = background.run(request["background"])
         else:
-            names = [name for _, name in request["steps"]]
-            answer = Case(request["in our place"], names).run(request["steps"])
+            names = request.get("provide") or [name for _, name in request["steps"]]
+            case = Case(request.get("in our place", "ours"), names)
+            answer = case.run(request["steps"]) if "steps" in request else case.provide(names)
         print(json.dumps({"answer": answer}), flush=True)
     except BaseException:
         print(json.dumps({"raised": traceback.format_exc()}), flush=True)
