@@ -1,4 +1,4 @@
-"""The command. Prints a table for each scenario, and the targets; can write pyperf's JSON and the chart."""
+"""The command. Prints a table for each scenario, and the targets; can write pyperf's JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyperf
 
-from . import chart, harness, targets
+from . import harness, targets
 from .scenarios import BY_NAME, SCENARIOS
 
 
@@ -22,7 +22,6 @@ def main() -> None:
     parser.add_argument("--only", action="append", metavar="NAME", help="a scenario, or the beginning of its name")
     parser.add_argument("--list", action="store_true", help="show the names of the scenarios")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the values, as pyperf reads them")
-    parser.add_argument("--chart", type=Path, metavar="FILE", help="write the chart, an SVG")
     parser.add_argument("--from", type=Path, metavar="FILE", dest="source", help="show a JSON file, measure nothing")
     options = parser.parse_args()
     if options.list:
@@ -40,8 +39,6 @@ def main() -> None:
     for name, results in found.items():
         print(_table(BY_NAME[name], results))
     print(_targets(targets.judge(found)))
-    if options.chart:
-        options.chart.write_text(chart.draw(found))
 
 
 def _chosen(names: list[str] | None, quick: bool) -> list[harness.Scenario]:

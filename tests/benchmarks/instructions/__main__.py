@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from . import counting, recorded
+from .chart import draw
 from .profiling import profile
 from .report import comparison, table, versions
 from .rows import ROWS, Row, cases
@@ -26,6 +27,7 @@ def main() -> None:
     what.add_argument("--list", action="store_true", help="show the names of the rows, and of the cases in each")
     parser.add_argument("--only", action="append", metavar="ROW", help="a row, or the beginning of its name")
     parser.add_argument("--record", action="store_true", help="record the ratios that --check compares with")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="also draw the chart of docs/performance.md")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write what was counted")
     options = parser.parse_args()
     rows = tuple(row for row in ROWS if not options.only or row.name.startswith(tuple(options.only)))
@@ -59,11 +61,14 @@ def _show(rows: Rows, options: argparse.Namespace) -> None:
         found = {"versions": versions(), "cases": now, "ratios": ratios, "before": before}
         options.json.write_text(json.dumps(found, indent=2) + "\n")
     if options.record:
-        recorded.write(ratios, versions())
+        recorded.write({row.name: ratios[row.name] for row in rows if row.is_recorded}, versions())
+    if options.chart:
+        options.chart.write_text(draw(now))
 
 
 def _check(rows: Rows) -> None:
     """Count with one seed. Where that is too much, all seeds decide."""
+    rows = tuple(row for row in rows if row.is_recorded)
     ratios = _ratios(rows, _count(counting.ROOT, cases(rows), counting.SEEDS[:1]))
     if doubtful := recorded.faults(ratios):
         again = tuple(row for row in rows if row.name in doubtful)

@@ -117,7 +117,7 @@ def copy_app_context(fn: Function) -> None:
     IN_A_WORKER(flaskthreads_autopatch.copy_current_app_context(fn))
 
 
-def copy_by_hand(fn: Function) -> None:
+def written_by_hand(fn: Function) -> Function:
     """What a careful user writes to have the request, the session and five values in a thread."""
     values = g.plain_0, g.plain_1, g.plain_2, g.plain_3, g.plain_4
 
@@ -126,7 +126,11 @@ def copy_by_hand(fn: Function) -> None:
         g.plain_0, g.plain_1, g.plain_2, g.plain_3, g.plain_4 = values
         fn()
 
-    IN_A_WORKER(call)
+    return call
+
+
+def copy_by_hand(fn: Function) -> None:
+    IN_A_WORKER(written_by_hand(fn))
 
 
 def start_thread(fn: Function) -> None:
@@ -137,6 +141,31 @@ def start_thread(fn: Function) -> None:
 
 def submit(fn: Function) -> None:
     pool.submit(fn).result()
+
+
+def start_thread_by_hand(fn: Function) -> None:
+    start_thread(written_by_hand(fn))
+
+
+def submit_by_hand(fn: Function) -> None:
+    submit(written_by_hand(fn))
+
+
+def submit_copy(fn: Function) -> None:
+    """Flask's own way, which copies the request and the session, and no entry of ``g``."""
+    submit(copy_current_request_context(fn))
+
+
+def submit_to_flask_executor(fn: Function) -> None:
+    """Flask-Executor copies the request, and the entries of ``g``."""
+    _flask_executor().submit(fn).result()
+
+
+@functools.lru_cache
+def _flask_executor() -> t.Any:
+    from flask_executor import Executor
+
+    return Executor(app)
 
 
 class Case(t.NamedTuple):
@@ -172,6 +201,10 @@ CASES: dict[str, Case] = {
     "submit, on": Case(submit, installed=True, inherits=False),
     "submit in request": Case(submit, request_context, inherits=False),
     "submit in request, on": Case(submit, request_context, installed=True, inherits=True),
+    "thread by hand": Case(start_thread_by_hand, request_context, inherits=True),
+    "submit by hand": Case(submit_by_hand, request_context, inherits=True),
+    "submit, copy_current_request_context": Case(submit_copy, request_context, inherits=True),
+    "submit, Flask-Executor": Case(submit_to_flask_executor, request_context, inherits=True),
 }
 
 
