@@ -107,15 +107,16 @@ def carry(
     *,
     request: bool | t.Literal["path"] = True,
     max_size: int = MAX_SIZE,
-) -> Callable[P, R]:
+) -> Carried[P, R]:
     """Return *fn* for other processes: each call there has the context that is active here and now.
 
     Does the same as `RemoteAppContextExecutor` for one callable, for any API that pickles it. Only strings are pickled.
+    A job store, as APScheduler has them, refers to a callable by its name instead. It takes the result's ``run``.
     Raises `NotPortableError`.
     """
     is_text = type(g) is type(headers) is tuple and {str}.issuperset(map(type, g + headers))
     carrier = (_carrier_once if is_text else _carrier)(app, g, headers, request, max_size)
-    return t.cast("Callable[P, R]", Carried(app, _path_of(fn), carrier.take(settings=policy_or_default)))
+    return _Unnamed(app, _path_of(fn), carrier.take(settings=policy_or_default))
 
 
 def _carrier(
@@ -132,12 +133,15 @@ def _carrier(
 _carrier_once: Callable[..., Carrier] = functools.lru_cache(maxsize=256, typed=True)(_carrier)
 
 
-def _carry(app_path: str, carrier: Carrier, fn: Callable[..., t.Any]) -> Carried:
+def _carry(app_path: str, carrier: Carrier, fn: Callable[P, R]) -> Carried[P, R]:
     return Carried(app_path, _path_of(fn), carrier.take())
 
 
-class Carried:
-    """A callable of another process: where the app is found, where the function is found, what to fill in."""
+class Carried(t.Generic[P, R]):
+    """A callable of another process: where the app is found, where the function is found, what to fill in.
+
+    Stored jobs refer to this class, and to its ``run``, by their names.
+    """
 
     __slots__ = ("_strings",)
 
@@ -148,16 +152,20 @@ class Carried:
         # Engines show tasks under these names.
         if name in ("__name__", "__qualname__"):
             return self._strings[1].partition(":")[2]
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise AttributeError(f"{Carried.__name__!r} object has no attribute {name!r}")
 
-    def __reduce__(self) -> tuple[type[Carried], tuple[str, str, str]]:
-        return type(self), self._strings
+    def __reduce__(self) -> tuple[type[Carried[P, R]], tuple[str, str, str]]:
+        return Carried, self._strings
 
     def __repr__(self) -> str:
         app_path, path, _ = self._strings
         return f"<{path} carried to a context of {app_path}>"
 
-    def __call__(self, /, *args: t.Any, **kwargs: t.Any) -> t.Any:
+    def run(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Do what a call of this object does. As a method of it, a job store can store it with its object."""
+        return self(*args, **kwargs)
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         app_path, path, message = self._strings
         app = apps.load(app_path)
         try:
@@ -169,10 +177,30 @@ class Carried:
             ) from error
         try:
             with Extraction(app, read(app, message, None), fn):
-                return app.ensure_sync(fn)(*args, **kwargs)
+                return app.ensure_sync(fn)(*args, **kwargs)  # type: ignore[no-any-return]
         finally:
             # The traceback of an exception that is kept keeps this frame and its variables.
             del self, args, kwargs, message, fn
+
+
+class _Unnamed(Carried[P, R]):
+    """What `carry` returns: a `Carried` that is not stored by name.
+
+    A job store would store the name of the class in place of an object with a ``__call__``, and the context would be
+    lost. This class has the name of one that is local to a function, which a job store refuses.
+    """
+
+    __slots__ = ()
+    __qualname__ = "carry.<locals>.Carried"
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]} (a job store takes its .run)>"
+
+    @property
+    def run(self) -> Callable[P, R]:
+        """The method of a `Carried`, which a job store can store."""
+        named: Carried[P, R] = Carried(*self._strings)
+        return named.run
 
 
 def _find(module: str, qualname: str) -> t.Any:

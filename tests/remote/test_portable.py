@@ -390,7 +390,9 @@ def test_what_engines_show_of_a_task_is_its_name_and_nothing_carried(app: Flask)
         g.user_id = "alice"
         carried: t.Any = carry(shop.Orders.of_user, **shop.NAMED)
     assert (carried.__name__, carried.__qualname__) == ("Orders.of_user", "Orders.of_user")
-    assert repr(carried) == f"<{shop.__name__}:Orders.of_user carried to a context of {shop.APP}>"
+    assert repr(carried) == (
+        f"<{shop.__name__}:Orders.of_user carried to a context of {shop.APP} (a job store takes its .run)>"
+    )
     with pytest.raises(AttributeError, match="'Carried' object has no attribute 'user_id'"):
         carried.user_id  # noqa: B018
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import operator
 import os
 import pickle
 import subprocess
@@ -161,6 +162,28 @@ def test_nothing_but_strings_is_pickled(app: Flask) -> None:
     assert len(reduced) == 2
 
 
+STORED = (
+    b"cflaskthreads_autopatch.remote\nCarried\n(Vtests.remote.shop:create_app\nVtests.remote.shop:user\n"
+    b'V{"v":1,"app":"shop","g":{"user_id":"alice"}}\ntR.'
+)
+
+
+def test_a_stored_job_is_found_by_every_later_release() -> None:
+    assert pickle.loads(STORED)() == "alice"
+    run = operator.attrgetter("remote.Carried.run")(flaskthreads_autopatch)
+    assert run(pickle.loads(STORED)) == "alice"
+
+
+def test_what_is_pickled_refers_to_the_name_that_stored_jobs_have(app: Flask) -> None:
+    with app.app_context():
+        g.user_id = "alice"
+        carried = carry(shop.user, shop.APP, g=("user_id",))
+    for made in (carried, carried.run.__self__):
+        assert pickle.dumps(made, 0).replace(b"\np0", b"").startswith(b"cflaskthreads_autopatch.remote\nCarried\n")
+        assert pickle.loads(pickle.dumps(made)).__reduce__() == pickle.loads(STORED).__reduce__()
+    assert carried.run() == carried() == "alice"
+
+
 def test_what_is_pickled_holds_no_secrets(app: Flask) -> None:
     with shop.in_request(app):
         shop.preprocess(app)
@@ -311,7 +334,7 @@ def test_functions_of_the_main_module_are_found_or_refused(tmp_path: Path, metho
 def test_a_function_of_a_module_is_found_at_a_prompt_too() -> None:
     code = "import json; from flaskthreads_autopatch import carry; print(carry(json.loads, 'shop:app'))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "<json:loads carried to a context of shop:app>\n", done.stderr
+    assert done.stdout == "<json:loads carried to a context of shop:app (a job store takes its .run)>\n", done.stderr
 
 
 def test_a_function_that_the_worker_does_not_have_is_named(
