@@ -581,12 +581,12 @@ def test_a_start_that_fails_leaves_the_thread_as_it_was(app: Flask, monkeypatch:
     install(app, provide=[HERE])
     job = Job()
     thread = threading.Thread(target=job.work)
-    before = dict(vars(thread))
+    before = vars(thread) | {"_context": None}  # Python 3.14 sets it at each attempt.
     with monkeypatch.context() as patch:
         patch.setattr(threading, name, fail)
         with pytest.raises(RuntimeError, match="can't start"):
             thread.start()
-    assert vars(thread) == before
+    assert vars(thread) | {"_context": None} == before
     start(thread)
     assert job.seen == [PROVIDED]
 

@@ -43,7 +43,7 @@ def test_a_callable_that_cannot_be_looked_at_runs_without_a_context(
     installed: Flask, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Awkward:
-        __call__ = functools.partial(user)
+        __call__ = staticmethod(functools.partial(user))
 
         def __getattr__(self, name: str) -> t.NoReturn:
             raise RuntimeError(f"no {name}")
