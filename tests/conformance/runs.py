@@ -96,6 +96,8 @@ class Runner:
         row = Row(suite, flags, runs)
         broken = [run for run in runs.values() if not run.ended]
         row.different += [f"a column did not come to its end. {run.details[RUN]}" for run in broken]
+        if runs[OFF].outcomes and not any("passed" in outcomes for outcomes in runs[OFF].outcomes.values()):
+            row.different.append("no test passes with the patches off, so that nothing is compared.")
         suspects = row.suspects
         if broken or not suspects:
             return row

@@ -310,8 +310,11 @@ def test_h24_the_worker_of_a_pool_that_grows_by_own_code(installed: Flask) -> No
 
         def _work_for_ever(self) -> None:
             local.worker = look()
+            # Since Python 3.14 an item is run in the context of a worker.
+            create = getattr(self, "_create_worker_context", None)
+            context = [] if create is None else [create()]
             while (item := self._work_queue.get(timeout=LIMIT)) is not None:
-                item.run()
+                item.run(*context)
 
     pool = Growing(1)
     with installed.app_context():

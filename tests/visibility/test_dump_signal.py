@@ -274,7 +274,7 @@ print(flaskthreads_autopatch.is_enabled())
 """
     result = processes.run(sys.executable, "-c", code, FLASKTHREADS_AUTOPATCH_DUMP_SIGNAL="USR1")
     assert result.stdout == "True\n", result.stderr
-    assert "a handler cannot be set: signal only works in main thread" in result.stderr
+    assert "handler cannot be set: signal only works in main thread" in result.stderr
 
 
 def test_outside_of_the_main_thread_no_handler_is_set(
