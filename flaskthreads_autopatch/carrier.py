@@ -82,6 +82,7 @@ class Carrier:
         self._allowed = AllowList.of(g, headers, request)
         self._signed = signed
         self._max_size = max_size
+        self._more = signature.LENGTH if signed else 0
         self._settings = Settings()
 
     def __repr__(self) -> str:
@@ -117,7 +118,7 @@ class Carrier:
         ctx = self.active()
         if ctx is None:
             return ""
-        text = take(ctx, self._allowed, (settings or self._settings)(ctx.app), self._max_size)
+        text = take(ctx, self._allowed, (settings or self._settings)(ctx.app), self._max_size, self._more)
         if not text or not self._signed:
             return text
         try:

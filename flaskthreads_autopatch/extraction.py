@@ -48,7 +48,7 @@ def read(app: Flask, text: t.Any, allowed: AllowList | None) -> Arrived:
     if type(sender) not in (str, type(None)) or type(entries) is not dict:
         raise wire.unusable("'app' must be text and 'g' an object")
     if sender is not None and sender != app.import_name and not apps.is_same(sender, own := apps.name_of(app)):
-        _warn_of_another(sender, own)
+        _warn_of_another(sender[:200], own)
         return _NOTHING
     if allowed is not None:
         entries = {name: entries[name] for name, _ in allowed.g if name in entries}

@@ -60,10 +60,11 @@ def is_header(name: str) -> bool:
     return name == "CONTENT_TYPE" or name.startswith("HTTP_")
 
 
-def take(ctx: AppContext, allowed: AllowList, policy: Policy, max_size: int) -> str:
+def take(ctx: AppContext, allowed: AllowList, policy: Policy, max_size: int, more: int = 0) -> str:
     """Return what *allowed* names of *ctx*, the active app context, as a message; ``""`` if there is nothing of it.
 
-    Raises `NotPortableError`. A name that is not there is no error: it is not there on the other side either.
+    *more*: the number of bytes that will be added to the message. A name that is not there is no error: it is not there
+    on the other side either. Raises `NotPortableError`.
     """
     parts = []
     # With an app_ctx_globals_class that has slots, nothing is carried.
@@ -78,7 +79,7 @@ def take(ctx: AppContext, allowed: AllowList, policy: Policy, max_size: int) -> 
     if not parts:
         return ""
     text = f'{{"v":{wire.VERSION},"app":{wire.quote(apps.name_of(ctx.app))},{",".join(parts)}}}'
-    if len(text) > max_size:
+    if len(text) + more > max_size:
         raise _too_large(text, allowed, ctx, max_size)
     return text
 
@@ -92,6 +93,9 @@ def _text_of(name: str, value: object, policy: Policy, max_size: int) -> str:
         reason, way_out = error.reason, error.way_out
     except wire.TooLarge:
         reason, way_out = f"its text is longer than max_size={max_size}", _CARRY_LESS
+    except Exception as error:
+        # A class may have a metaclass whose hash raises, and another thread may change a dict that is being written.
+        reason, way_out = f"writing it raised {type(error).__name__}", wire.PLAIN
     # Outside of the block, so that the error does not keep the other one, and by its traceback the value.
     if not_inherited := policy.why_entry_not_inherited(name, type(value)):
         reason, way_out = not_inherited, _NOT_INHERITED

@@ -20,6 +20,9 @@ from .wire import quote
 
 _HEAD, _TAIL = ',"sig":"', '"}'
 
+LENGTH = len(_HEAD) + 43 + len(_TAIL) - 1
+"""By so much a signature makes a message longer."""
+
 
 class NoSecretKey(Exception):
     """The app has no ``SECRET_KEY``."""

@@ -121,9 +121,9 @@ class _Tree:
     def _of_container(self, value: t.Any, cls: type) -> t.Any:
         key = id(value)
         if key in self._around:
-            raise Refused("it contains itself", _PLAIN)
+            raise Refused("it contains itself", PLAIN)
         if len(self._around) >= MAX_DEPTH:
-            raise Refused(f"it is nested more than {MAX_DEPTH} levels deep", _PLAIN)
+            raise Refused(f"it is nested more than {MAX_DEPTH} levels deep", PLAIN)
         self._around.add(key)
         if cls is dict:
             made: t.Any = self._of_dict(value)
@@ -276,7 +276,7 @@ def name_of_type(cls: type) -> str:
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
-_PLAIN = "Put what the task needs of it on g as a plain value, such as str(...) of it, and name that."
+PLAIN = "Put what the task needs of it on g as a plain value, such as str(...) of it, and name that."
 _CLEAN_TEXT = "Use value.encode('utf-16', 'surrogatepass').decode('utf-16'), or leave it out."
 
 _WAYS: Mapping[type, str] = {
@@ -289,4 +289,4 @@ _WAYS: Mapping[type, str] = {
 
 
 def _way(cls: type) -> str:
-    return next((way for base, way in _WAYS.items() if issubclass(cls, base)), _PLAIN)
+    return next((way for base, way in _WAYS.items() if issubclass(cls, base)), PLAIN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import contextvars
 import gc
 import json
@@ -15,9 +16,11 @@ import weakref
 from collections.abc import Iterator
 
 import flask
+import hypothesis.strategies as st
 import pytest
 from flask import Flask, current_app, g, request, session
 from flask.globals import app_ctx
+from hypothesis import given
 
 import flaskthreads_autopatch
 from flaskthreads_autopatch import Carrier, CarrierError, NotPortableError, suppress_inheritance
@@ -210,6 +213,71 @@ def test_a_message_of_wrong_types_is_a_carrier_error(worker: Flask, content: dic
     assert torn_down(worker) == []
 
 
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["/", "[::1", "\0"])
+tags = st.sampled_from(
+    ["$uuid", "$datetime", "$date", "$time", "$timedelta", "$decimal", "$bytes", "$tuple", "$set", "$"]
+)
+anything = st.recursive(
+    leaves, lambda inner: st.lists(inner) | st.dictionaries(tags | st.text(), inner, max_size=2), max_leaves=8
+)
+environs = st.dictionaries(
+    st.sampled_from([*REQUEST, "HTTP_HOST", "QUERY_STRING", "HTTP_X_REQUEST_ID", "REMOTE_USER"]), leaves
+).map(lambda changed: {**REQUEST, **changed})
+messages = st.fixed_dictionaries(
+    {"v": st.just(1)},
+    optional={
+        "app": st.sampled_from(["shop", ".shop", ""]) | anything,
+        "g": st.dictionaries(st.sampled_from(["user_id", "request_id", "other"]), anything) | anything,
+        "request": environs | anything,
+        "sig": anything,
+    },
+)
+
+
+@given(messages, st.booleans())
+def test_whatever_is_forged_the_task_runs_or_it_is_a_carrier_error(content: dict[str, t.Any], signed: bool) -> None:
+    app = create_app()
+    with contextlib.suppress(CarrierError), Carrier(app, **NAMED, signed=signed).extract({KEY: json.dumps(content)}):
+        assert set(vars(g)) <= {"user_id", "request_id"}
+    assert active() == (None, None)
+
+
+@pytest.mark.parametrize("depth", [90, 900, 5_000, 50_000, 500_000])
+@pytest.mark.parametrize(
+    ("opens", "closes"), [("[", "]"), ('{"a":', "}"), ('{"$tuple":[', "]}"), ('{"$set":[{"$tuple":[', "]}]}")]
+)
+def test_a_deep_message_is_read_or_is_a_carrier_error(worker: Flask, opens: str, closes: str, depth: int) -> None:
+    text = f'{{"v":1,"g":{{"user_id":{opens * depth}1{closes * depth}}}}}'
+    with contextlib.suppress(CarrierError), Carrier(worker, **NAMED).extract({KEY: text}):
+        assert set(vars(g)) == {"user_id"}
+
+
+def test_a_forged_name_of_an_app_does_not_fill_the_log(worker: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    with Carrier(worker, **NAMED).extract(message(app="forged" * 100_000, g={"user_id": "mallory"})):
+        assert vars(g) == {}
+    [text] = caplog.messages
+    assert len(text) < 500
+
+
+class RaisingMeta(type):
+    def __hash__(cls) -> int:
+        raise ValueError
+
+    def __eq__(cls, other: object) -> bool:
+        raise ValueError
+
+
+class Raising(metaclass=RaisingMeta): ...
+
+
+def test_a_value_that_cannot_be_looked_at_is_refused_by_name(app: Flask) -> None:
+    for value in (Raising(), [Raising()]):
+        with pytest.raises(
+            NotPortableError, match=r"^g.user_id \(.*\) cannot be carried.*: writing it raised ValueError"
+        ):
+            sent(app, Carrier(app, **NAMED), user_id=value)
+
+
 @pytest.mark.parametrize("text", [b"{}", 1, ["x"], {}.keys(), "{", "null", '{"v":2}', "x" * 100_000])
 def test_a_malformed_message_is_a_carrier_error(worker: Flask, text: t.Any) -> None:
     for signed in (False, True):
@@ -251,6 +319,14 @@ def test_a_message_has_64_kib_if_nothing_else_is_said(app: Flask) -> None:
 
 
 SIGNED: dict[str, t.Any] = {**NAMED, "signed": True}
+
+
+def test_the_signature_counts(app: Flask) -> None:
+    room = 1000 - len(sent(app, Carrier(app, **SIGNED), TASK, user_id="")[KEY])
+    carrier = Carrier(app, **SIGNED, max_size=1000)
+    assert len(sent(app, carrier, TASK, user_id="a" * room)[KEY]) == 1000
+    with pytest.raises(NotPortableError, match=r"^g.user_id \(str\).* longer than max_size=1000"):
+        sent(app, carrier, TASK, user_id="a" * (room + 1))
 
 
 def test_what_is_signed_arrives(app: Flask, worker: Flask) -> None:
