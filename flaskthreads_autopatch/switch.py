@@ -277,9 +277,9 @@ class _State:
         if name != "patches":
             raise AttributeError(name)
         from .patching.layers import Layers
-        from .patching.points import LATE_POINTS, POINTS
+        from .patching.points import HOOKS, LATE_POINTS, POINTS
 
-        made = Layers(POINTS, LATE_POINTS, policy_for, self.lock)
+        made = Layers(POINTS, LATE_POINTS, policy_for, self.lock, HOOKS)
         # Another thread, or a signal handler in this one, may have made them meanwhile.
         return t.cast("Layers", vars(self).setdefault("patches", made))
 

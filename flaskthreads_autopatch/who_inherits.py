@@ -170,7 +170,8 @@ def _is_own_starter(own: Patterns, cls: type, frame: FrameType | None) -> bool:
     if frame is None:
         return False
     verdicts = own_code.state.verdicts
-    start = _Thread.__dict__["start"] if cls is _Thread else starter.outermost(cls, "start")
+    # gevent's Thread, which takes the place of Thread, has no start() of its own.
+    start = (_Thread.__dict__.get("start") if cls is _Thread else None) or starter.outermost(cls, "start")
     # A layer that is put around start() later may be the very code that called it directly before.
     key = own, id(cls), id(start), id(frame.f_code)
     known = verdicts.get(key)

@@ -21,6 +21,7 @@ import contextvars
 import functools
 import json
 import threading
+import types
 from multiprocessing.pool import ThreadPool
 
 from flask import Flask, g, has_app_context, has_request_context, request
@@ -99,6 +100,12 @@ def by_thread() -> list[t.Any]:
     return in_thread(threading.Thread(target=lambda: seen.append(look())), seen)
 
 
+def by_starter() -> list[t.Any]:
+    # What runs is not own code, so that its starter decides.
+    seen: list[t.Any] = []
+    return in_thread(threading.Thread(target=any, args=((seen.append(look()) for _ in "1"),)), seen)
+
+
 def by_timer() -> list[t.Any]:
     seen: list[t.Any] = []
     return in_thread(threading.Timer(0, lambda: seen.append(look())), seen)
@@ -138,8 +145,97 @@ def by_callback() -> list[t.Any]:
     return seen
 
 
+def in_gevent(way: str) -> list[t.Any]:
+    """What is seen by what gevent starts in this *way*."""
+    import gevent
+    import gevent.pool
+    import gevent.threadpool
+
+    seen: list[t.Any] = []
+
+    def note(_: object = None) -> None:
+        seen.append(look())
+
+    def lazily() -> t.Iterator[int]:
+        for item in range(2):
+            note()
+            yield item
+
+    class Subclass(gevent.Greenlet):
+        def _run(self) -> None:
+            note()
+
+    done = gevent.event.Event()
+    kind, _, method = way.partition(" ")
+    if kind == "greenlet":
+        greenlet = {
+            "spawn": lambda: gevent.spawn(note),
+            "spawn_later": lambda: gevent.spawn_later(0.001, note),
+            "Greenlet": lambda: gevent.Greenlet(note),
+            "Greenlet.spawn": lambda: gevent.Greenlet.spawn(note),
+            "subclass": Subclass,
+            "in a greenlet": lambda: gevent.spawn(lambda: gevent.spawn(note).get()),
+        }[method]()
+        greenlet.start()
+        greenlet.get()
+        return seen
+    if kind == "raw":
+        spawn_raw = gevent.spawn_raw if method == "spawn_raw" else gevent.hub.spawn_raw
+        spawn_raw(lambda: (note(), done.set()))
+        done.wait()
+        gevent.sleep(0)
+        return seen
+    pools = {"Group": gevent.pool.Group, "Pool": lambda: gevent.pool.Pool(2), "full": lambda: gevent.pool.Pool(1)}
+    pool = pools[kind]() if kind in pools else gevent.get_hub().threadpool
+    if kind == "full":
+        with autopatch.suppress_inheritance():
+            pool.spawn(done.wait)
+            gevent.spawn_later(0.001, done.set)
+    if method == "start":
+        pool.start(Subclass())
+        pool.join()
+    elif method == "apply":
+        pool.apply(note)
+    elif method == "callback":
+        called = gevent.event.Event()
+        pool.apply_async(int, callback=lambda _: (note(), called.set()))
+        called.wait()
+        gevent.sleep(0)
+    elif method == "map_async callback":
+        pool.map_async(note, range(2), callback=note).get()
+    elif method == "map of a generator":
+        pool.map(note, lazily())
+    elif method in ("imap", "imap_unordered"):
+        assert len(list(getattr(pool, method)(note, range(2)))) == 2
+    elif method == "map":
+        pool.map(note, range(2))
+    elif method == "map_async":
+        pool.map_async(note, range(2)).get()
+    else:
+        getattr(pool, method)(note).get()
+    return seen
+
+
+IN_GEVENT = [
+    *(f"greenlet {way}" for way in ("spawn", "spawn_later", "Greenlet", "Greenlet.spawn", "subclass", "in a greenlet")),
+    "raw spawn_raw",
+    "raw hub.spawn_raw",
+    "Group start",
+    "full apply_async",
+    "full callback",
+    *(
+        f"{pool} {way}"
+        for pool in ("Group", "Pool", "threadpool")
+        for way in (
+            *("spawn", "apply", "apply_async", "callback", "map", "map_async", "map_async callback"),
+            *("map of a generator", "imap", "imap_unordered"),
+        )
+    ),
+]
+
 WAYS: dict[str, t.Callable[[], list[t.Any]]] = {
     "Thread": by_thread,
+    "starter": by_starter,
     "Timer": by_timer,
     "subclass": by_subclass,
     "submit": lambda: [pool().submit(look).result()],
@@ -147,6 +243,7 @@ WAYS: dict[str, t.Callable[[], list[t.Any]]] = {
     "ThreadPool": by_thread_pool,
     "native pool": by_native_pool,
     "callback": by_callback,
+    **{way: functools.partial(in_gevent, way) for way in IN_GEVENT},
 }
 
 
@@ -197,6 +294,8 @@ def main() -> None:
         report["on"] = survey()
         with autopatch.suppress_inheritance():
             report["suppressed"] = survey()
+        autopatch.enable(own=("*",))
+        report["all is own code"] = survey()
         report["class of threads"] = threading.Thread.__module__
     report["worker after its tasks"] = pool().submit(look).result()
     report["greenlets apart"] = greenlets_apart()
@@ -212,7 +311,16 @@ def main() -> None:
         for name in before.keys() | vars(cls).keys()
         if vars(cls).get(name, "gone") is not before.get(name, "new")
     ]
-    report["native submit"] = type(vars(gevent.threadpool.ThreadPoolExecutor)["submit"]).__name__
+    report["changed in gevent"] = [
+        str(place)
+        for place in (
+            vars(gevent.threadpool.ThreadPool)["spawn"],
+            vars(gevent.pool.GroupMappingMixin)["apply_async"],
+            gevent.spawn_raw,
+            gevent.hub.spawn_raw,
+        )
+        if type(place) is not types.FunctionType
+    ]
     print(json.dumps(report))
 
 

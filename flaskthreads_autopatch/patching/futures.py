@@ -116,6 +116,3 @@ POINTS: tuple[PatchPoint, ...] = (
     *((PatchPoint("concurrent.futures._base", "Executor.map", _executor_map),) if IS_LAZY else ()),
     PatchPoint("concurrent.futures._base", "Future.add_done_callback", _add_done_callback, gate),
 )
-
-LATE_POINTS = (PatchPoint("gevent.threadpool", "ThreadPoolExecutor.submit", _submit, gate),)
-"""Patched once their module is imported by somebody else."""

@@ -35,6 +35,27 @@ class PatchPoint(t.NamedTuple):
         return f"{self.module}.{self.attribute}"
 
 
+class Hook(t.Protocol):
+    """A hook of another package, which takes the place of a patch point."""
+
+    @property
+    def module(self) -> str:
+        """The module after whose import it is added."""
+
+    @property
+    def name(self) -> str:
+        """How `describe` calls it."""
+
+    def add(self, argument: t.Any) -> None:
+        """Have the other package call us. Adding twice is adding once."""
+
+    def remove(self) -> None:
+        """Undo `add`. Nothing happens if it was not called."""
+
+    def describe(self) -> list[str]:
+        """Return the module that is called, in a list, which is empty if there is none."""
+
+
 class _Layer(t.NamedTuple):
     """One of our layers: the wrapper that wrapt made, and its gate."""
 
@@ -54,10 +75,11 @@ _CLOSED: Callable[[], object] = bool
 
 
 class Layers:
-    """Our layers on *points*, and on each of *late_points* once its module is imported.
+    """Our layers on *points*, and on each of *late_points* once its module is imported, when *hooks* are added too.
 
-    Each wrapper is called with *argument* before the arguments that wrapt passes. *lock*, a reentrant lock, is held by
-    the caller of `apply` and `revert`, and is taken here when the module of a late point is imported.
+    Each wrapper is called with *argument* before the arguments that wrapt passes, and each hook is added with it.
+    *lock*, a reentrant lock, is held by the caller of `apply` and `revert`, and is taken here when the module of a late
+    point is imported.
     """
 
     def __init__(
@@ -66,9 +88,12 @@ class Layers:
         late_points: tuple[PatchPoint, ...],
         argument: object,
         lock: AbstractContextManager[object],
+        hooks: tuple[Hook, ...] = (),
     ) -> None:
         self.points = points
         self.late_points = late_points
+        self.hooks = hooks
+        self._late: tuple[PatchPoint | Hook, ...] = (*late_points, *hooks)
         self._argument = argument
         self.lock = lock
         self.applied = False
@@ -83,14 +108,14 @@ class Layers:
         An import that another thread has begun ends in `_on_import`, which waits for the lock. A thread that waited for
         that import while it holds the lock would never get on.
         """
-        for point in self.late_points:
+        for point in self._late:
             module = sys.modules.get(point.module)
             if module is not None:
                 if getattr(module.__spec__, "_initializing", False):
                     with suppress(ImportError):
                         importlib.import_module(point.module)
-            elif point.module not in self._watched and importlib.util.find_spec(point.module.partition(".")[0]):
-                self._watched.add(point.module)
+            elif point.name not in self._watched and importlib.util.find_spec(point.module.partition(".")[0]):
+                self._watched.add(point.name)
                 on_import = functools.partial(self._on_import, point)
                 wrapt.register_post_import_hook(on_import, point.module)
 
@@ -100,9 +125,9 @@ class Layers:
         try:
             for point in self.points:
                 self._wrap(point)
-            for point in self.late_points:
-                if sys.modules.get(point.module) is not None:
-                    self._wrap(point)
+            for late in self._late:
+                if sys.modules.get(late.module) is not None:
+                    self._add(late)
         except BaseException:
             if not before:
                 self.revert()
@@ -111,6 +136,8 @@ class Layers:
     def revert(self) -> None:
         """Remove our layers, and only ours. One that cannot be removed yet does nothing until the next attempt."""
         self.applied = False
+        for hook in self.hooks:
+            hook.remove()
         self._buried += self._layers.items()
         self._layers = {}
         for _, layer in self._buried:
@@ -120,7 +147,14 @@ class Layers:
     def describe(self) -> dict[str, list[str]]:
         """Return, for each patch point, the module that each of its layers comes from, the outermost first."""
         points = [point for point in self.points + self.late_points if point.module in sys.modules]
-        return {point.name: origins(_chain(point)) for point in points}
+        hooks = {hook.name: hook.describe() for hook in self.hooks if hook.module in sys.modules}
+        return {point.name: origins(_chain(point)) for point in points} | hooks
+
+    def _add(self, point: PatchPoint | Hook) -> None:
+        if isinstance(point, PatchPoint):
+            self._wrap(point)
+        else:
+            point.add(self._argument)
 
     def _wrap(self, point: PatchPoint) -> None:
         if (layer := self._layers.get(point)) is not None:
@@ -145,10 +179,10 @@ class Layers:
         if point.note is not None:
             point.note(handle)
 
-    def _on_import(self, point: PatchPoint, module: object) -> None:
+    def _on_import(self, point: PatchPoint | Hook, module: object) -> None:
         with self.lock:
             if self.applied:
-                self._wrap(point)
+                self._add(point)
 
 
 def _take_out(point: PatchPoint, layer: _Layer) -> bool:
@@ -162,12 +196,12 @@ def _take_out(point: PatchPoint, layer: _Layer) -> bool:
 
 
 def _place(point: PatchPoint) -> tuple[type, str]:
-    """Return the class that *point* names, and the attribute."""
+    """Return the class, or module, that *point* names, and the attribute."""
     found, attribute, _ = wrapt.resolve_path(point.module, point.attribute)
     # gevent replaces Thread with a subclass of its own, which precedes Timer in the MRO of gevent's Timer. A wrapper in
     # that subclass would hide Timer.__init__.
     owner = t.cast(type, found)
-    return next((cls for cls in owner.__mro__ if cls.__module__ == point.module), owner), attribute
+    return next((cls for cls in getattr(owner, "__mro__", ()) if cls.__module__ == point.module), owner), attribute
 
 
 def _chain(point: PatchPoint) -> list[t.Any]:

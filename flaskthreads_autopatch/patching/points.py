@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from . import futures, serving, thread_pool, threads
-from .layers import PatchPoint
+from . import futures, green_pools, greenlets, serving, thread_pool, threads
+from .layers import Hook, PatchPoint
 
 POINTS: tuple[PatchPoint, ...] = (*threads.POINTS, *futures.POINTS, *thread_pool.POINTS, *serving.POINTS)
 
-LATE_POINTS: tuple[PatchPoint, ...] = futures.LATE_POINTS
+LATE_POINTS: tuple[PatchPoint, ...] = (*green_pools.LATE_POINTS, *greenlets.LATE_POINTS)
 """Patched once their module is imported by other code."""
+
+HOOKS: tuple[Hook, ...] = greenlets.HOOKS
+"""Added once their module is imported by other code."""

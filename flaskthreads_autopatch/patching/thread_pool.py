@@ -138,7 +138,7 @@ def _bind_each(policy_for: PolicyFor, pool: t.Any, args: Args, kwargs: Kwargs) -
         return args, kwargs
     func, items = args[:2]
     snapshot = snapshot_here(policy_for, func)
-    if _runs_code(items) and (reading := snapshot or snapshot_here(policy_for, items)) is not None:
+    if runs_code(items) and (reading := snapshot or snapshot_here(policy_for, items)) is not None:
         items = BoundItems(items, _lease(pool, reading))
     if snapshot is not None:
         items = _leased(items, _lease(pool, snapshot), args[2] if len(args) > 2 else kwargs.get("chunksize", 1))
@@ -192,7 +192,7 @@ class _ForLeased(BoundCallable):
 
 def _bind_sized_items(policy_for: PolicyFor, pool: t.Any, args: Args, snapshot: Snapshot | None) -> Args:
     """Return *args* of a map with the items bound, if the pool reads them in its own thread, as those with a length."""
-    if len(args) < 2 or not hasattr(args[1], "__len__") or not _runs_code(args[1]):
+    if len(args) < 2 or not hasattr(args[1], "__len__") or not runs_code(args[1]):
         return args
     if (reading := snapshot or snapshot_here(policy_for, args[1])) is None:
         return args
@@ -205,7 +205,7 @@ _PLAIN: tuple[type[Iterable[t.Any]], ...] = (
 )
 
 
-def _runs_code(items: object) -> bool:
+def runs_code(items: object) -> bool:
     """Return whether reading *items* may run Python code, which needs a context."""
     reads = getattr(type(items), "__iter__", None)
     return not any(reads is cls.__iter__ for cls in _PLAIN)

@@ -15,7 +15,7 @@ from .. import who_inherits
 from ..capture import capture
 from ..clean_context import clean_context
 from ..flask_context import active, is_ending
-from ..log import log, logger
+from ..log import logger
 from ..policy import Policy
 from ..snapshot import Snapshot
 from ..suppression import THREADS_INHERIT_CONTEXT, is_suppressed
@@ -23,6 +23,7 @@ from ..who_inherits import Caller
 from .bound_run import KEY, BoundRun, bind_run, bound_to, keep, kept, target_of, unbind_run
 from .layers import PatchPoint
 from .providing import ProvidedRun, gate, provided_to_thread, providers
+from .starting import is_new_kind, log_reason
 from .wrappers import Args, Kwargs, PolicyFor, Wrapped, log_failure
 
 
@@ -166,7 +167,7 @@ class _Explained(BoundRun):
 
     def __call__(self, thread: threading.Thread) -> object:
         if threading.current_thread() is thread:
-            log(logging.DEBUG, "A thread that runs %s does not inherit: %s.", self.what, self.reason)
+            log_reason(self.what, self.reason)
         return super().__call__(thread)
 
 
@@ -181,18 +182,11 @@ def _explained(policy: Policy, thread: threading.Thread, ctx: AppContext | None)
         what = who_inherits.path_of_thread(cls, target)
     except Exception:
         return None  # log_failure() has said so.
-    if not reason or not (is_new := _kind(what, reason)):
+    if not reason or not is_new_kind(what, reason):
         return None
-    is_new.clear()
     explained = bound_to(None, _Explained)
     explained.what, explained.reason = what, reason
     return explained
-
-
-@functools.lru_cache(maxsize=1024)
-def _kind(what: str, reason: str) -> list[bool]:
-    """Return a list, one for each kind of thread, which the caller empties when that kind is logged."""
-    return [True]
 
 
 # `who_inherits` calls this. Above its own frame are `_snapshot`, `_holds` or `_explained`, then `_binding`, then the

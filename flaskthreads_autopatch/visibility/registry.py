@@ -23,7 +23,7 @@ from ..names import path_of, printable
 from ..snapshot import Snapshot
 from . import parents
 
-Kind = t.Literal["thread", "task", "callback"]
+Kind = t.Literal["thread", "greenlet", "task", "callback"]
 
 
 class Entry(t.NamedTuple):
@@ -68,8 +68,8 @@ class Replay:
     """A replay at the time at which it was described: by `running`, or for a signal."""
 
     kind: Kind
-    """``"thread"``, ``"callback"`` or ``"task"``: what a pool runs, what `copy_current_app_context` made, and what was
-    carried from another process."""
+    """``"thread"``, ``"greenlet"``, ``"callback"`` or ``"task"``: what a pool runs, what `copy_current_app_context`
+    made, and what was carried from another process."""
     thread_name: str
     thread_ident: int
     callable: str

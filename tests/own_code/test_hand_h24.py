@@ -484,7 +484,7 @@ def test_one_line_for_each_kind_of_thread(
 
 def test_the_line_is_logged_where_no_lock_is_held(alice: Flask, caplog: pytest.LogCaptureFixture) -> None:
     """A handler may submit to the very pool that is starting a worker, and holds its lock."""
-    from flaskthreads_autopatch.patching import threads
+    from flaskthreads_autopatch.patching import starting
 
     class Submits(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -492,7 +492,7 @@ def test_the_line_is_logged_where_no_lock_is_held(alice: Flask, caplog: pytest.L
             pool.submit(int)
 
     messages: list[str] = []
-    threads._kind.cache_clear()
+    starting._kind.cache_clear()
     logger, handler = logging.getLogger("flaskthreads_autopatch"), Submits()
     logger.addHandler(handler)
     caplog.set_level(logging.DEBUG, "flaskthreads_autopatch")
