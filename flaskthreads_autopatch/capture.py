@@ -13,6 +13,7 @@ from .clean_context import clean_context
 from .flask_context import FLASKS_G, MARK
 from .log import log
 from .names import safe_repr
+from .place import place_of_origin
 from .policy import Policy
 from .snapshot import NO_ENTRIES, NONE_LEFT_OUT, Snapshot
 from .visibility import parents
@@ -48,6 +49,7 @@ def capture(ctx: AppContext, policy: Policy, contextvars: bool = True) -> Snapsh
     snapshot.lent = flask_context.lendable(ctx) if policy.request else None
     snapshot.variables = clean_context() if contextvars and policy.contextvars else None
     snapshot.warn_after = policy.warn_after
+    snapshot.origin = place_of_origin(policy.own) if policy.origins or policy.warn_after is not None else None
     if policy.warn_after is None and not released_receivers:
         snapshot.parent = weakref.ref(ctx)
         return snapshot

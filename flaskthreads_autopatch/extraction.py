@@ -156,6 +156,7 @@ def _snapshot(app: Flask, arrived: Arrived) -> CarriedSnapshot:
     else:
         snapshot.environ, snapshot.session = _complete(environ), _without_cookie(app, environ)
     policy = policy_for(app)
+    snapshot.origin = None
     snapshot.warn_after = None if policy is None else policy.warn_after
     snapshot.parent = parents.NOWHERE
     if snapshot.warn_after is not None:

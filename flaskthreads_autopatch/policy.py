@@ -68,6 +68,8 @@ class Policy:
     """
     contextvars: bool = False
     """Also carry a copy of all other context variables."""
+    origins: bool = False
+    """Record where each thread and task was started."""
     warn_after: float | None = None
     """Log a warning for a thread that is still running this many seconds after its parent's context ended."""
 
@@ -151,6 +153,7 @@ class Options(t.TypedDict, total=False):
     ignore: Patterns
     own: Patterns
     contextvars: bool
+    origins: bool
     warn_after: float | None
 
 

@@ -24,6 +24,7 @@ from .app_policies import KnownApp, policy_for, provide_of, providers
 from .by_identity import Cache, remember
 from .log import log
 from .names import path_of, path_of_class, safe_repr
+from .place import place_of_origin
 from .policy import KEYWORD, PROVIDE, AppOptions, Options, Policy, PolicyError
 from .snapshot import NO_ENTRIES, NONE_LEFT_OUT, Snapshot
 from .visibility import parents
@@ -172,6 +173,7 @@ def _empty(app: Flask, policy: Policy) -> Snapshot:
     snapshot.shared_g = snapshot.lent = snapshot.variables = None
     snapshot.parent = parents.NOWHERE
     snapshot.warn_after = policy.warn_after
+    snapshot.origin = place_of_origin(policy.own) if policy.origins or policy.warn_after is not None else None
     if policy.warn_after is not None:
         watch(snapshot)
     return snapshot

@@ -13,6 +13,7 @@ from flask.ctx import AppContext
 
 from .entries import Entries, Namespaces
 from .flask_context import Lent, lent_request
+from .place import Place
 
 NO_ENTRIES: Entries = {}
 """The entries of a snapshot that has none. Never changed."""
@@ -33,6 +34,7 @@ class Snapshot:
         "lent",
         "namespaces",
         "not_inherited",
+        "origin",
         "parent",
         "shared_g",
         "values",
@@ -55,6 +57,8 @@ class Snapshot:
     """The lent request and session; None outside of a request and with ``request=False``."""
     variables: contextvars.Context | None
     """With the option ``contextvars``, a copy of the parent's other context variables; else None."""
+    origin: Place | None
+    """Where the thread or task was started; None if the policy does not ask for it, and for what was carried."""
     parent: weakref.ref[AppContext]
     """A weak reference to the app context that the snapshot was taken of."""
     warn_after: float | None

@@ -82,6 +82,7 @@ def install(app: Flask, **options: Unpack[AppOptions]) -> None:
     - ``provide=()``: Threads and callables that get an app context of the app where none is
       active: ``"module:qualname"`` or ``"module"``, fnmatch patterns.
     - ``contextvars=False``: Also carry a copy of all other context variables.
+    - ``origins=False``: Record where each thread and task was started.
     - ``warn_after=None``: Log a warning for a thread that is still running this many seconds after its parent's context
       ended.
 

@@ -180,6 +180,7 @@ def test_the_command_with_an_app_that_is_installed(tmp_path):
         "own": {"value": [], "source": "default"},
         "provide": {"value": [], "source": "default"},
         "contextvars": {"value": False, "source": "default"},
+        "origins": {"value": False, "source": "default"},
         "warn_after": {"value": None, "source": "default"},
     }
     assert found["status"]["patch_points"]["threading.Thread.start"] == ["flaskthreads_autopatch.patching.threads"]

@@ -16,7 +16,7 @@ LAYERS = (
     "environment names by_identity suppression catalogue distributions",
     "log lent_request",
     "flask_context clean_context apps",
-    "starter own_code who_inherits",
+    "starter own_code who_inherits place",
     "policy app_policies",
     "entries snapshot g_class",
     "visibility",

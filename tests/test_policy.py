@@ -61,7 +61,7 @@ def test_numbers_from_prefixed_environment_are_read() -> None:
     assert resolve({}, {"FLASKTHREADS_AUTOPATCH_SHARE": 1}, {}).share is True
 
 
-OPTIONS = "contextvars, exclude, ignore, own, preload, provide, request, share, warn_after"
+OPTIONS = "contextvars, exclude, ignore, origins, own, preload, provide, request, share, warn_after"
 SHAIR = "FLASKTHREADS_AUTOPATCH_SHAIR"
 WORDS = "1, true, yes, on, 0, false, no or off"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from flask import Flask, g
 from flask_debugtoolbar.panels import DebugPanel
 
+from ..policy import PREFIX
 from ..visibility.registry import Replay
 from ..visibility.signals import context_inherited, context_released
 
@@ -67,7 +68,8 @@ class ThreadsPanel(DebugPanel):
 
     @classmethod
     def init_app(cls, app: Flask) -> None:
-        """Connect the receivers to the signals of *app*."""
+        """Connect the receivers to the signals of *app*, and have it record where its threads are started."""
+        app.config.setdefault(f"{PREFIX}ORIGINS", True)
         context_inherited.connect(_begin, app)
         context_released.connect(_end, app)
 

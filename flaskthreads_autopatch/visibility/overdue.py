@@ -144,7 +144,7 @@ def _warn(late: Overdue, what: str) -> None:
     )
     log(
         logging.WARNING,
-        "Thread %r %s %s, a %s of app %r, %.1f s after %s.",
+        "Thread %r %s %s, a %s of app %r, %.1f s after %s.%s %s",
         replay.thread_name,
         what,
         printable(replay.callable),
@@ -153,4 +153,17 @@ def _warn(late: Overdue, what: str) -> None:
         parents.seconds_over(late.parent, replay.started) or 0.0,
         # The end of the parent of a carried task, in another process, is not known here.
         f"the {replay.kind} began" if late.parent is parents.NOWHERE else end_of_parent,
+        "" if replay.origin is None else f" It was started at {replay.origin}.",
+        _advice(replay, late.parent is parents.NOWHERE),
+    )
+
+
+def _advice(replay: Replay, has_no_parent: bool) -> str:
+    if has_no_parent:
+        return "If it may take that long, raise warn_after."
+    # What runs in a thread may be the run() of its class; the option ignore takes the class.
+    path = replay.callable.removesuffix(".run") if replay.kind == "thread" else replay.callable
+    return (
+        "If it needs no context, start it in suppress_inheritance() or add"
+        f" ignore=[{printable(path)!r}]; if it may take that long, raise warn_after."
     )

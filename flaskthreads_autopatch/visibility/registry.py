@@ -86,6 +86,9 @@ class Replay:
     """The time since the replay began."""
     parent_is_over: bool
     """Whether the app context that was inherited from has ended. True for what was carried from another process."""
+    origin: str | None
+    """The place where it was started, as ``shop/views.py:12 in checkout``; None if the option ``origins`` is not set.
+    """
     inherited: tuple[str, ...]
     """The names of the entries of ``g`` that were inherited."""
     not_inherited: Mapping[str, str]
@@ -123,6 +126,7 @@ def describe(entry: Entry, thread_name: str | None) -> Replay:
         started=entry.started,
         seconds=time.monotonic() - entry.started,
         parent_is_over=parents.is_over(snapshot.parent),
+        origin=None if snapshot.origin is None else printable(str(snapshot.origin)),
         inherited=snapshot.inherited,
         not_inherited=dict(snapshot.not_inherited),
     )
@@ -141,13 +145,24 @@ def table() -> str:
     title = f"flaskthreads_autopatch: {len(found)} replay{'' if len(found) == 1 else 's'} in process {os.getpid()}\n"
     if not found:
         return title
-    rows = [("kind", "thread", "callable", "app", "request", "seconds", "parent")]
+    rows = [("kind", "thread", "callable", "app", "request", "seconds", "parent", "started at")]
     for replay in found:
         over = "over" if replay.parent_is_over else "active"
         place = request_of(replay) or "-"
         rows.append(
-            (replay.kind, replay.thread_name, replay.callable, replay.app, place, f"{replay.seconds:.1f}", over)
+            (
+                replay.kind,
+                replay.thread_name,
+                replay.callable,
+                replay.app,
+                place,
+                f"{replay.seconds:.1f}",
+                over,
+                replay.origin or "",
+            )
         )
+    if not any(row[-1] for row in rows[1:]):
+        rows = [row[:-1] for row in rows]  # type: ignore[misc]  # a column less, if no place was recorded
     # mypy cannot infer the length of a tuple made by tuple(map(...)).
     rows = [tuple(map(printable, row)) for row in rows]  # type: ignore[misc]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

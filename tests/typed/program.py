@@ -103,6 +103,7 @@ def switch_on_and_off(app: Flask) -> None:
         own=["acme_common"],
         provide=["shop.jobs"],
         contextvars=True,
+        origins=True,
         warn_after=60,
     )
     install(app, exclude={"token"}, ignore=frozenset({"shop.monitor"}), warn_after=0.5)
@@ -222,6 +223,7 @@ def wrong(app: Flask) -> None:
     install(app, own="acme_common")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     install(app, provide="shop.jobs")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     install(app, contextvars=[])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    install(app, origins=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     install(app, warn_after="1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     init_app(app, exlude=["x"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     init_app(app, share="perhaps")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

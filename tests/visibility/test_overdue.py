@@ -58,7 +58,7 @@ def test_a_thread_that_outlives_its_request_warns_twice(app: Flask, heard: Warni
         f"Thread 'first' has finished {Gate.__module__}:Gate",
         f"Thread 'second' has finished {Gate.__module__}:Gate",
     ]
-    ends = [text.split(" s after the end of ")[1] for text in texts]
+    ends = [text.split(" s after the end of ")[1].partition(" It was started at ")[0] for text in texts]
     assert ends[1:3] == [r"its request, GET '/a\nb'."] * 2
     assert ends[::3] == ["its request, GET /second."] * 2
     assert {record.levelname for record in said} == {"WARNING"}
@@ -230,15 +230,12 @@ def test_a_parent_that_is_pushed_again_is_not_over(app: Flask, gate: Gate, heard
     with ctx:
         thread = start(gate)
         assert gate.entered.wait(LIMIT)
-    assert heard.get(timeout=LIMIT).getMessage().endswith(" s after the end of the app context that it inherits.")
+    assert " s after the end of the app context that it inherits. It" in heard.get(timeout=LIMIT).getMessage()
     with ctx:
         gate.opened.set()
         thread.join(LIMIT)
-        assert (
-            heard.get(timeout=LIMIT)
-            .getMessage()
-            .endswith(", a thread of app 'tests', 0.0 s after the end of the app context that it inherits.")
-        )
+        text = heard.get(timeout=LIMIT).getMessage()
+        assert ", a thread of app 'tests', 0.0 s after the end of the app context that it inherits. It" in text
 
 
 @needs_blinker
@@ -369,7 +366,7 @@ def test_h39_the_method_of_a_request_is_printable_in_the_warnings(
     thread.join(LIMIT)
     texts.append(heard.get(timeout=LIMIT).getMessage())
     for text in texts:
-        assert text.isprintable() and text.endswith(rf"its request, {TERMINAL!a} '/a\x1b'.")
+        assert text.isprintable() and rf"its request, {TERMINAL!a} '/a\x1b'. It was" in text
 
 
 def test_h39_a_request_whose_body_cannot_be_read_is_printable(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
