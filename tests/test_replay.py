@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import typing as t
 import weakref
@@ -92,6 +93,26 @@ def test_h16_a_context_that_the_task_popped_itself_is_not_popped_twice(
     with ThreadPoolExecutor(1) as pool:
         with installed.app_context():
             pool.submit(lambda: app_ctx.pop()).result(LIMIT)
+            assert torn_down == [True]
+        assert pool.submit(flask.has_app_context).result(LIMIT) is False
+    assert caplog.records == []
+
+
+def test_h16_a_context_that_the_task_popped_in_copied_context_variables_is_torn_down_once(
+    installed: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    torn_down: list[bool] = []
+    installed.teardown_appcontext(lambda exc: torn_down.append(True))
+
+    def task() -> None:
+        ctx: t.Any = app_ctx._get_current_object()  # type: ignore[attr-defined]
+        # Flask tears it down first, and then finds that its token belongs to other context variables.
+        with pytest.raises(ValueError, match="was created in a different Context"):
+            contextvars.copy_context().run(ctx.pop)
+
+    with ThreadPoolExecutor(1) as pool:
+        with installed.app_context():
+            pool.submit(task).result(LIMIT)
             assert torn_down == [True]
         assert pool.submit(flask.has_app_context).result(LIMIT) is False
     assert caplog.records == []

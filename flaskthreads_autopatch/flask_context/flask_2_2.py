@@ -16,7 +16,7 @@ from types import FunctionType, MethodType
 from flask import Flask
 from flask.ctx import AppContext, RequestContext
 
-from .flask_2_2_forgotten import pop_forgotten
+from .flask_2_2_forgotten import before, pop_forgotten
 from .flask_2_2_pushed import is_pushed as is_pushed
 from .flask_2_2_pushed import push_app_context as push_app_context
 from .flask_2_2_pushed import push_request_context as push_request_context
@@ -255,3 +255,6 @@ def leave(ctx: t.Any, state: State, exc: BaseException | None, fn: object) -> No
                     ctx.pop(exc)
                 except Exception:
                     log_error(app, fn)
+        elif cv_app.get(None) is ctx:
+            # It did so in other context variables, in which the token of this push could not be used.
+            cv_app.set(before(app_token))

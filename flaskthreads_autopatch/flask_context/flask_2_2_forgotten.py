@@ -21,8 +21,7 @@ def pop_forgotten(ctx: t.Any, app_token: t.Any, request_ctx: t.Any, exc: BaseExc
     """
     if not ctx._cv_tokens:
         # The task has popped *ctx* itself: what was active before it is the end of the search.
-        before = app_token.old_value
-        ctx = None if before is contextvars.Token.MISSING else before
+        ctx = before(app_token)
     interrupt: BaseException | None = None
     while True:
         app_ctx, top = cv_app.get(None), cv_request.get(None)
@@ -49,9 +48,14 @@ def _pop(top: t.Any, variable: contextvars.ContextVar[t.Any], exc: BaseException
     count = len(top._cv_tokens)
     # A list entry is the token, or for a request context the token and an app context.
     token = None if count == 0 else top._cv_tokens[-1] if variable is cv_app else top._cv_tokens[-1][0]
-    interrupt = pop_guarded(top, exc, fn)
+    interrupt = pop_guarded(top, exc, fn) if count else None
     if variable.get(None) is top and len(top._cv_tokens) in (0, count):
         # The context was pushed in other context variables (contextvars.Context): its token cannot be used here.
-        before = contextvars.Token.MISSING if token is None else token.old_value
-        variable.set(None if before is contextvars.Token.MISSING or before is top else before)
+        below = None if token is None else before(token)
+        variable.set(None if below is top else below)
     return interrupt
+
+
+def before(token: t.Any) -> t.Any:
+    """Return the value that *token* would restore, or None."""
+    return None if token.old_value is contextvars.Token.MISSING else token.old_value

@@ -186,7 +186,8 @@ def leave(ctx: t.Any, token: Tokens, exc: BaseException | None, fn: object) -> N
             try:
                 # Not by ctx.pop() alone: it would tear down and close the request, which belongs to the parent, and a
                 # handler could not read the request if that were taken back before (H37).
-                guarded(app, fn, app.do_teardown_appcontext, ctx, exc)
+                if ctx._push_count > 0:  # Otherwise the task has done so, by a pop() in other context variables.
+                    guarded(app, fn, app.do_teardown_appcontext, ctx, exc)
             finally:
                 try:
                     if cv_app.get(None) is not ctx:
@@ -222,8 +223,10 @@ def _pop_forgotten(ctx: t.Any, token: t.Any, exc: BaseException | None, fn: obje
     interrupt: BaseException | None = None
     while (top := t.cast(t.Any, cv_app.get(None))) is not None and top is not ctx:
         pushed = top._cv_token
-        top._push_count = 1  # It may have been pushed more than once.
-        interrupt = pop_guarded(top, exc, fn) or interrupt
+        # At 0 it has been torn down already, by a pop() in other context variables, where its token could not be used.
+        if top._push_count > 0:
+            top._push_count = 1  # It may have been pushed more than once.
+            interrupt = pop_guarded(top, exc, fn) or interrupt
         if cv_app.get(None) is top:
             # The context was pushed in other context variables (contextvars.Context): its token cannot be used here.
             below = None if pushed is None else _before(pushed)

@@ -19,7 +19,7 @@ from flask.globals import app_ctx
 from flaskthreads_autopatch import AppContextThread, copy_current_app_context
 
 from ..helpers import LIMIT, in_thread
-from .helpers import FLASK_3_2, Compare, NewApp, Start, in_view
+from .helpers import Compare, NewApp, Start, in_view
 
 OffAndOn = Callable[[t.Any], tuple[t.Any, t.Any]]
 Event = tuple[t.Any, ...]
@@ -290,8 +290,6 @@ def test_h30_a_context_that_is_popped_in_copied_context_variables_is_no_outcome_
         with pytest.raises(ValueError, match="was created in a different Context"):
             contextvars.copy_context().run(ctx.pop, None)
 
-    if FLASK_3_2:
-        pytest.skip("Flask 3.2 resets its variable before it forgets the token: the context can be popped once more")
     off, on = off_and_on(lambda app: run(app, task, in_request))
     assert off.torn_down == [FORGOTTEN]
     assert off.left == (True, False)
