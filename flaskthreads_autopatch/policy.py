@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import re
 import threading
@@ -188,6 +189,11 @@ def _read_options(mapping: Mapping[str, t.Any], source: str) -> dict[str, t.Any]
     return {(option := key.removeprefix(PREFIX).lower()): _parse(option, mapping[key], source, key) for key in keys}
 
 
+def _nearest(option: str, key: str | None) -> str:
+    found = difflib.get_close_matches(option, DEFAULTS, 1)
+    return f" Did you mean {PREFIX + found[0].upper() if key else found[0]}?" if found else ""
+
+
 def _parse(option: str, given: t.Any, source: str, key: str | None = None) -> t.Any:
     """Return what the policy stores for the *given* value of *option*. Raises `PolicyError`.
 
@@ -196,7 +202,7 @@ def _parse(option: str, given: t.Any, source: str, key: str | None = None) -> t.
     if option not in DEFAULTS:
         raise PolicyError(
             f"{key or option} is not an option (set to {safe_repr(given)} {_WHERE_SET[source]})."
-            f" The options are {', '.join(sorted(DEFAULTS))}.",
+            f"{_nearest(option, key)} The options are {', '.join(sorted(DEFAULTS))}.",
             source,
         )
     if option == PROVIDE and source == ENVIRONMENT:

@@ -13,7 +13,7 @@ from flask import Flask, g
 from flask.ctx import AppContext
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch import doctor, flask_context
+from flaskthreads_autopatch import doctor, flask_context, unused_options
 from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
 from .processes import DOCTOR, LAUNCHER, LEGACY, run, script
@@ -247,7 +247,7 @@ def test_the_report_that_a_person_reads():
     done = run(*LAUNCHER, *DOCTOR, FLASKTHREADS_AUTOPATCH_IGNORE="threading:Timer")
     assert done.returncode == 1
     lines = done.stdout.splitlines()
-    assert lines[0].startswith(f"flaskthreads_autopatch {flaskthreads_autopatch.__version__}, python ")
+    assert lines[1].startswith(f"flaskthreads_autopatch {flaskthreads_autopatch.__version__}, python ")
     assert "  ignore = ('threading:Timer',) (environment)" in lines
     assert "  threading.Thread.start: flaskthreads_autopatch.patching.threads" in lines
     assert "  thread: inherited, torn down, left behind: nothing" in lines
@@ -255,11 +255,111 @@ def test_the_report_that_a_person_reads():
     assert lines[-1] == "A timer did not inherit the app context in which it was started."
 
 
-def test_the_command_with_an_app_that_is_not_there():
-    done = run(*DOCTOR, "--app", "no_such_module:app", cwd=LEGACY)
+BROKEN = {
+    "no_such_module:app": "Could not import 'no_such_module'",
+    "kiosk:no_such_factory": "Failed to find attribute 'no_such_factory' in 'kiosk'",
+    "kiosk:create_app('x')": "The factory \"create_app('x')\" in module 'kiosk' could not be called",
+    "raises": "KeyError: 'DATABASE_URL'",
+    "imports": "While importing 'imports', an ImportError was raised: ModuleNotFoundError: No module named 'not_there'",
+    "ends": "SystemExit: 3",
+}
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """A folder with modules that cannot be loaded, each in its own way, and one that can."""
+    (tmp_path / "kiosk.py").write_text(APP)
+    (tmp_path / "raises.py").write_text("import os\nurl = os.environ['DATABASE_URL']\n")
+    (tmp_path / "imports.py").write_text("import not_there\n")
+    (tmp_path / "ends.py").write_text("raise SystemExit(3)\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", ["doctor", "status"])
+@pytest.mark.parametrize("name", BROKEN)
+def test_an_app_that_cannot_be_loaded_is_one_line_and_status_2(broken, command, name):
+    done = run(script("flaskthreads-autopatch"), command, "--app", name, cwd=broken)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"flaskthreads-autopatch: The app {name!r} could not be loaded: {BROKEN[name]}")
+    assert done.stderr.endswith(". -v shows the traceback.\n")
+    shown = run(script("flaskthreads-autopatch"), command, "--app", name, "--json", cwd=broken)
+    assert shown.returncode == 2
+    found = json.loads(shown.stdout)
+    assert found["well"] is False and found["problems"][0] in done.stderr
+
+
+@pytest.mark.parametrize("name", ["raises", "imports"])
+def test_an_app_that_cannot_be_loaded_shows_the_traceback_if_asked(broken, name):
+    done = run(*DOCTOR, "--app", name, "-v", cwd=broken)
     assert done.returncode == 2
-    assert "no_such_module" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "Traceback" in done.stderr and f"{name}.py" in done.stderr
+
+
+def test_flasks_own_command_says_so_too(broken):
+    done = run(script("flask"), "--app", "raises", "autopatch", "doctor", "--json", cwd=broken)
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["problems"] == ["The app 'raises' could not be loaded: KeyError: 'DATABASE_URL'."]
+
+
+@pytest.mark.parametrize("way", ["FLASK_APP", "app.py", "wsgi.py"])
+def test_the_app_is_found_as_flask_finds_it(tmp_path, way):
+    module = "kiosk.py" if way == "FLASK_APP" else way
+    (tmp_path / module).write_text(APP)
+    variables = {"FLASK_APP": "kiosk:create_app"} if way == "FLASK_APP" else {}
+    exit_status, found = ask(*DOCTOR, cwd=tmp_path, **variables)
+    assert (exit_status, [app["name"] for app in found["status"]["apps"]]) == (0, ["kiosk"])
+
+
+def test_where_there_is_no_app_an_empty_one_is_tested(tmp_path):
+    done = run(*LAUNCHER, *DOCTOR, cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("No app was found (--app, FLASK_APP, wsgi.py, app.py), so an empty one is tested.\n")
+
+
+def test_options_that_are_set_and_not_used_are_named(tmp_path):
+    (tmp_path / "kiosk.py").write_text(APP)
+    command = (*DOCTOR, "--app", "kiosk:create_app")
+    variables = {f"FLASKTHREADS_AUTOPATCH_{name}": "1" for name in ("SHARE", "REQUEST", "PRELOAD")}
+    exit_status, found = ask(*command, cwd=tmp_path, **variables)
+    assert exit_status == 0
+    start = "FLASKTHREADS_AUTOPATCH_"
+    unused = [
+        f"{start}SHARE='1' in the environment is not used: a keyword of install() or enable() wins.",
+        f"{start}REQUEST='1' in the environment is not used: the Flask config of the app wins.",
+    ]
+    assert found["unused_options"] == unused
+    shown = run(*command, cwd=tmp_path, **variables).stdout.splitlines()
+    assert [line for line in shown if "is not used" in line] == unused
+
+
+def test_an_option_is_not_used_where_the_threads_of_the_app_inherit_nothing():
+    _, found = ask(*DOCTOR, "--app", "shop:create_app", FLASKTHREADS_AUTOPATCH_SHARE="1")
+    assert found["unused_options"] == [
+        "FLASKTHREADS_AUTOPATCH_SHARE='1' in the environment is not used: the threads of 'shop' inherit nothing."
+    ]
+
+
+def test_a_config_that_was_changed_too_late_is_not_used(app):
+    flaskthreads_autopatch.install(app)
+    app.config["FLASKTHREADS_AUTOPATCH_EXCLUDE"] = "token"
+    assert unused_options.find(app, {}) == []
+    app.config["FLASKTHREADS_AUTOPATCH_EXCLUDE"] = ["token", "key"]
+    app.config["FLASKTHREADS_AUTOPATCH_SHARE"] = True
+    late = "the first thread of the app was started"
+    assert unused_options.find(app, {}) == [
+        f"FLASKTHREADS_AUTOPATCH_SHARE=True in the Flask config is not used: it was set after {late}.",
+        "FLASKTHREADS_AUTOPATCH_EXCLUDE=['token', 'key'] in the Flask config is not used:"
+        f" it was changed after {late}.",
+    ]
+
+
+@pytest.mark.parametrize("name", ["flaskthreads-autopatch", "flask"])
+def test_no_help_text_is_cut(name):
+    command = (script(name),) if name != "flask" else (script("flask"), "--app", "shop", "autopatch")
+    for options in (["--help"], ["doctor", "--help"], ["status", "--help"]):
+        done = run(*command, *options, cwd=LEGACY, COLUMNS="80")
+        assert done.returncode == 0
+        assert "..." not in done.stdout.replace("[OPTIONS] COMMAND [ARGS]...", "")
 
 
 def test_flasks_own_command_line():

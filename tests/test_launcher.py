@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -116,6 +117,16 @@ def test_a_missing_command():
     done = run(*LAUNCHER, "no-such-command", "-x")
     assert (done.stdout, done.returncode) == ("", 127)
     assert done.stderr == "flaskthreads-autopatch: cannot run 'no-such-command': No such file or directory.\n"
+
+
+def test_a_command_that_is_only_beside_the_launcher_is_named(tmp_path):
+    beside = Path(LAUNCHER[0]).with_name("python")
+    done = run(*LAUNCHER, "python", "-c", "pass", PATH=str(tmp_path))
+    assert (done.returncode, done.stderr) == (
+        127,
+        "flaskthreads-autopatch: cannot run 'python': No such file or directory. It is not on PATH, but beside the"
+        f" launcher: run {str(beside)!r}, or activate its environment.\n",
+    )
 
 
 def test_a_file_that_is_not_executable(executable):

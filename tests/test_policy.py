@@ -130,7 +130,8 @@ def test_an_option_that_does_not_exist_is_named_with_those_that_do(app: Flask) -
     for call in (lambda: install(app, **keywords), lambda: enable(**keywords)):
         with pytest.raises(PolicyError) as caught:
             call()
-        assert str(caught.value) == f"shair is not an option (set to True by keyword). The options are {OPTIONS}."
+        text = f"shair is not an option (set to True by keyword). Did you mean share? The options are {OPTIONS}."
+        assert str(caught.value) == text
     assert not is_enabled()
     for config, environ, where in (
         ({SHAIR: 1}, {}, "1 in the Flask config"),
@@ -138,7 +139,8 @@ def test_an_option_that_does_not_exist_is_named_with_those_that_do(app: Flask) -
     ):
         with pytest.raises(PolicyError) as caught:
             resolve({}, config, environ)
-        assert str(caught.value) == f"{SHAIR} is not an option (set to {where}). The options are {OPTIONS}."
+        nearest = "Did you mean FLASKTHREADS_AUTOPATCH_SHARE?"
+        assert str(caught.value) == f"{SHAIR} is not an option (set to {where}). {nearest} The options are {OPTIONS}."
 
 
 def test_a_wrong_option_in_the_environment_is_one_line_and_nothing_is_patched(
