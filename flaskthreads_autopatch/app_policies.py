@@ -55,7 +55,7 @@ class _State:
         """The keywords of `enable`; None unless `enable` is in force."""
         self.known: dict[int, KnownApp] = {}
         """Each known app, by its ``id()``. `policy_for` looks here at each call for an app without a stored policy."""
-        self.defaults: dict[int, tuple[Policy, tuple[object, ...], KnownApp | None, weakref.ref[Flask]]] = {}
+        self.defaults: dict[int, tuple[Policy, int, tuple[object, ...], KnownApp | None, weakref.ref[Flask]]] = {}
         """The policy that `policy_or_default` has read for an app without one, and from what; by the app's ``id()``."""
 
 
@@ -80,19 +80,22 @@ def policy_or_default(app: Flask) -> Policy:
 
     Raises `PolicyError`.
     """
-    policy = policy_for(app)
-    if policy is None:
-        # Reading config and environment takes as long as ten app contexts. So the environment is read once for each
-        # app, and the config again only when one of its options has changed, or a key has been added or removed.
-        key, config, known = id(app), app.config, _state.known.get(id(app))
-        given = len(config), *map(config.get, CONFIG_KEYS)
-        kept = _state.defaults.get(key)
-        if kept is not None and kept[1] == given and kept[2] is known:
-            return kept[0]
-        policy = resolve({} if known is None else known.keywords, config, os.environ)
-        # A list in the config may be changed in place, so copies are kept.
-        given = tuple(map(copy.copy, given))
-        _state.defaults[key] = policy, given, known, weakref.ref(app, lambda _: _state.defaults.pop(key, None))
+    key = id(app)
+    known = _state.known.get(key)
+    if (known is not None or _state.keywords is not None) and (policy := policy_for(app)) is not None:
+        return policy
+    # Reading config and environment takes as long as ten app contexts. So the environment is read once for each app,
+    # and the config again only when one of its options has changed, or a key has been added or removed.
+    config = app.config
+    count = len(config)
+    given = () if config.keys().isdisjoint(CONFIG_KEYS) else tuple(map(config.get, CONFIG_KEYS))
+    kept = _state.defaults.get(key)
+    if kept is not None and kept[1] == count and kept[2] == given and kept[3] is known:
+        return kept[0]
+    policy = resolve({} if known is None else known.keywords, config, os.environ)
+    # A list in the config may be changed in place, so copies are kept.
+    given = tuple(map(copy.copy, given))
+    _state.defaults[key] = policy, count, given, known, weakref.ref(app, lambda _: _state.defaults.pop(key, None))
     return policy
 
 

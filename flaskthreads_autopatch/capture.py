@@ -49,11 +49,14 @@ def capture(ctx: AppContext, policy: Policy, contextvars: bool = True) -> Snapsh
     snapshot.lent = flask_context.lendable(ctx) if policy.request else None
     snapshot.variables = clean_context() if contextvars and policy.contextvars else None
     snapshot.warn_after = policy.warn_after
-    snapshot.origin = place_of_origin(policy.own) if policy.origins or policy.warn_after is not None else None
-    if policy.warn_after is None and not released_receivers:
+    if policy.warn_after is None and not policy.origins and not released_receivers:
+        snapshot.origin = None
         snapshot.parent = weakref.ref(ctx)
         return snapshot
-    snapshot.parent = parents.watched(ctx)
+    is_placed = policy.origins or policy.warn_after is not None
+    snapshot.origin = place_of_origin(policy.own) if is_placed else None
+    is_watched = released_receivers or policy.warn_after is not None
+    snapshot.parent = parents.watched(ctx) if is_watched else weakref.ref(ctx)
     if policy.warn_after is not None:
         watch(snapshot)
     return snapshot

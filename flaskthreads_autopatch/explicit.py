@@ -30,15 +30,12 @@ def _snapshot_or_none() -> Snapshot | None:
     return capture(ctx, ctx.app.extensions.get(EXTENSION) or policy_or_default(ctx.app))
 
 
-def _snapshot(what: str) -> Snapshot:
-    snapshot = _snapshot_or_none()
-    if snapshot is None:
-        raise RuntimeError(
-            f"{what} needs an app context to inherit, and none is active here. Call it in a view or a command, or in"
-            " 'with app.app_context():'; what needs no context can use the standard library's class. (The teardown of"
-            " an inherited context is not a place to inherit from.)"
-        )
-    return snapshot
+def _refuse(what: str) -> t.NoReturn:
+    raise RuntimeError(
+        f"{what} needs an app context to inherit, and none is active here. Call it in a view or a command, or in"
+        " 'with app.app_context():'; what needs no context can use the standard library's class. (The teardown of"
+        " an inherited context is not a place to inherit from.)"
+    )
 
 
 def _start_clean(start: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -56,7 +53,7 @@ class AppContextThread(threading.Thread):
     if not t.TYPE_CHECKING:  # Type checkers see the parameters of Thread.
 
         def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
-            snapshot = _snapshot("AppContextThread")
+            snapshot = _snapshot_or_none() or _refuse("AppContextThread")
             with suppress_inheritance():  # The patches would capture a second time.
                 super().__init__(*args, **kwargs)
             keep(self, bound_to(snapshot, ExplicitRun))
@@ -108,7 +105,7 @@ class ThreadPoolWithAppContextExecutor(ThreadPoolExecutor):
         return map_lazily(self._snapshot("map"), super().map, (fn, *iterables), options)
 
     def _snapshot(self, method: str) -> Snapshot:
-        return _snapshot_or_none() or self._made_in or _snapshot(f"ThreadPoolWithAppContextExecutor.{method}()")
+        return _snapshot_or_none() or self._made_in or _refuse(f"ThreadPoolWithAppContextExecutor.{method}()")
 
     def shutdown(self, *args: t.Any, **kwargs: t.Any) -> None:
         """Accept no more tasks, as `ThreadPoolExecutor.shutdown` does, and release the context that it was made in."""
@@ -124,17 +121,14 @@ def copy_current_app_context(fn: Callable[P, R]) -> Callable[P, R]:
     For any API that runs callables; named after Flask's ``copy_current_request_context``. An ``async def`` is run to
     its end, as Flask runs an async view. Raises `RuntimeError` outside of an app context.
     """
-    snapshot = _snapshot("copy_current_app_context()")
+    snapshot = _snapshot_or_none() or _refuse("copy_current_app_context()")
     ensure_sync = snapshot.app.ensure_sync
-    # Flask's own asks inspect whether the function is async, which takes as long as a fifth of a context.
-    if not _is_plain_function(fn) or getattr(ensure_sync, "__func__", None) is not _FLASKS_ENSURE_SYNC:
+    # Flask's own asks inspect whether the function is async, which takes as long as a fifth of a context. Of a plain
+    # function without attributes, its code says so.
+    is_plain = type(fn) is FunctionType and not fn.__code__.co_flags & CO_COROUTINE and not fn.__dict__
+    if not is_plain or getattr(ensure_sync, "__func__", None) is not _FLASKS_ENSURE_SYNC:
         fn = ensure_sync(fn)
     return bind(fn, snapshot)
 
 
 _FLASKS_ENSURE_SYNC = Flask.ensure_sync
-
-
-def _is_plain_function(fn: object) -> bool:
-    """Return whether *fn* is a function that can be told not to be async at a glance."""
-    return type(fn) is FunctionType and not fn.__code__.co_flags & CO_COROUTINE and not fn.__dict__

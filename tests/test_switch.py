@@ -453,7 +453,8 @@ def test_the_kill_switch_is_read_by_each_call_and_reverts_nothing(app: Flask, mo
 def test_status(app: Flask) -> None:
     off = status()
     assert (off.enabled, off.policy, off.apps) == (False, None, ())
-    assert set(off.patch_points) == set(BORN_WITH)
+    # Another test may have imported gevent, whose points come then.
+    assert {name for name in off.patch_points if not name.startswith("gevent.")} == set(BORN_WITH)
     enable(share=True)
     install(app, preload=True)
     on = status()

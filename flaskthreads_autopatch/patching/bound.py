@@ -10,6 +10,7 @@ import wrapt
 from ..replay import replay
 from ..snapshot import Snapshot
 from ..suppression import P, R
+from ..wrapped import wrapped_by
 
 if t.TYPE_CHECKING:
     _Proxy = wrapt.BaseObjectProxy[Callable[..., t.Any]]
@@ -30,7 +31,7 @@ class BoundCallable(_Proxy):
         try:
             if snapshot is None:
                 return self.__wrapped__(*args, **kwargs)
-            return replay(snapshot, self.__wrapped__, args, kwargs)
+            return replay(snapshot, wrapped_by(self), args, kwargs)
         finally:
             del self, args, kwargs, snapshot  # See `replay`.
 
@@ -45,7 +46,7 @@ class BoundTask(BoundCallable):
             snapshot, self._self_snapshot = self._self_snapshot, None
             if snapshot is None:
                 return self.__wrapped__(*args, **kwargs)
-            return replay(snapshot, self.__wrapped__, args, kwargs)
+            return replay(snapshot, wrapped_by(self), args, kwargs)
         finally:
             del self, args, kwargs, snapshot
 
