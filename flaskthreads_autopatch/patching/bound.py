@@ -26,6 +26,9 @@ class BoundCallable(_Proxy):
 
     _self_snapshot: t.Any  # A Snapshot; None if nothing is inherited, and once the snapshot has been released.
 
+    def __repr__(self) -> str:
+        return repr(self.__wrapped__)  # The repr of a greenlet shows it.
+
     def __call__(self, /, *args: t.Any, **kwargs: t.Any) -> t.Any:
         snapshot = self._self_snapshot
         try:

@@ -59,7 +59,7 @@ def main() -> int:
             for future in futures:
                 row = future.result()
                 missing += [f"{suite.name}: {why}" for why in row.missing]
-                if row.tests:
+                if row.tests or row.different:
                     rows.append(row)
                     _print_row(row)
     return _conclude(rows, missing)

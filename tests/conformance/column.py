@@ -24,14 +24,14 @@ from types import SimpleNamespace
 
 from flask import Flask, g, has_request_context, request, session
 
-from .suites import CONTEXT, OFF, SUITES, Distributed, Suite
+from .suites import CONTEXT, OFF, SUITES, Distributed, Installed, Suite
 
 Say = Callable[..., None]
 ENVIRONMENT = "(the environment)"
 
 
 @contextmanager
-def patches(column: str, say: Say) -> Iterator[None]:
+def patches(column: str, say: Say, own: tuple[str, ...] = ()) -> Iterator[None]:
     """What the column is about; and the proof that it was so until the last test."""
     if column == OFF:
         yield
@@ -43,7 +43,7 @@ def patches(column: str, say: Say) -> Iterator[None]:
     # A suite of logging reads every line of the root logger. Our lines at DEBUG, about threads that do not inherit, are
     # no part of what it tests.
     logging.getLogger("flaskthreads_autopatch").setLevel(logging.INFO)
-    with flaskthreads_autopatch.enable(), _ambient_request(say) if column == CONTEXT else _nothing():
+    with flaskthreads_autopatch.enable(own=own), _ambient_request(say) if column == CONTEXT else _nothing():
         yield
         assert _ours_on_start(), "The patches did not last until the last test."
     assert dict(vars(threading.Thread)) == born_with
@@ -134,15 +134,38 @@ def run_with_unittest(suite: Suite, column: str, only: set[str], say: Say) -> No
     # Up to Python 3.12 a test of ThreadPool.terminate() sleeps for as long (five minutes) where its first task is quick
     # to begin, with the patches off too.
     support.LONG_TIMEOUT = 30
-    tests = unittest.TestSuite()
-    for name in dict.fromkeys(map(_module_name, suite.modules)):
-        module = _thread_classes() if name == "test._test_multiprocessing" else importlib.import_module(name)
-        for test in _flat(unittest.defaultTestLoader.loadTestsFromModule(module)):
-            if not re.search(suite.without, type(test).__name__) and (not only or test.id() in only):
-                tests.addTest(test)
+    names = dict.fromkeys(map(_module_name, suite.modules))
+    tests = _tests(
+        suite, only, [_thread_classes() if name == _MULTI else importlib.import_module(name) for name in names]
+    )
     with patches(column, say):
         tests.run(Recorder(say))
         say(test=ENVIRONMENT, outcome="altered" if support.environment_altered else "as it was")
+
+
+def run_installed(suite: Installed, column: str, only: set[str], say: Say) -> None:
+    """Run a suite that is installed with its package."""
+    package = suite.package.partition(".")[0]
+    if importlib.util.find_spec(package) is None:
+        say(missing=f"{package} is not installed")
+        return
+    alias = sys.modules["installed_tests"] = types.ModuleType("installed_tests")
+    alias.__path__ = importlib.import_module(suite.package).__path__
+    tests = _tests(suite, only, [importlib.import_module(f"installed_tests.{name}") for name in suite.modules])
+    with patches(column, say, suite.own):
+        tests.run(Recorder(say))
+
+
+def _tests(suite: Suite, only: set[str], modules: list[types.ModuleType]) -> unittest.TestSuite:
+    tests = unittest.TestSuite()
+    for module in modules:
+        for test in _flat(unittest.defaultTestLoader.loadTestsFromModule(module)):
+            if not re.search(suite.without, type(test).__name__) and (not only or test.id() in only):
+                tests.addTest(test)
+    return tests
+
+
+_MULTI = "test._test_multiprocessing"
 
 
 def _exists(name: str) -> bool:
@@ -235,6 +258,9 @@ def main() -> None:
         if isinstance(suite, Distributed):
             os.chdir(order["source"])
             run_with_pytest(suite, order["column"], set(order["only"]), say)
+        elif isinstance(suite, Installed):
+            os.chdir(folder)
+            run_installed(suite, order["column"], set(order["only"]), say)
         else:
             os.chdir(folder)
             run_with_unittest(suite, order["column"], set(order["only"]), say)

@@ -23,6 +23,16 @@ class Suite:
 
 
 @dataclasses.dataclass(frozen=True)
+class Installed(Suite):
+    """Test modules that an installed package comes with, run by unittest."""
+
+    package: str = ""
+    """Where they lie. They are imported as another package's modules: what gevent itself starts does not inherit."""
+    own: tuple[str, ...] = ("*",)
+    """The option ``own``. With ``*``, everything that is installed is own code."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Distributed(Suite):
     """A suite that comes with a source distribution, run by pytest."""
 
@@ -59,6 +69,15 @@ SUITES: tuple[Suite, ...] = (
         ("test._test_multiprocessing",),
         without="^(?!WithThreads)",
         note="without the classes for processes and managers, which run the same tests in other processes",
+    ),
+    *(
+        Installed(f"gevent's {name}", tuple(f"test__{module}" for module in modules), package="gevent.tests")
+        for name, modules in {
+            "greenlets": ("greenlet", "greenletset"),
+            "pools": ("pool",),
+            "thread pools": ("threadpool",),
+            "thread pools, monkey-patched": ("threadpool_executor_patched",),
+        }.items()
     ),
     Distributed(
         "Flask",

@@ -526,6 +526,14 @@ def test_disable_while_a_greenlet_is_being_started(app: Flask) -> None:
         assert gevent.spawn(user).get() == "no context"
 
 
+def test_a_greenlet_looks_as_it_does_without_the_patches(alice: Flask) -> None:
+    for fn in (user, [].clear, Resource().close, copy_current_app_context(user)):
+        inherits, made = gevent.spawn(fn), gevent.Greenlet(fn)
+        assert repr(inherits).partition(": ")[2] == repr(made).partition(": ")[2]
+        assert (inherits.args, inherits.kwargs) == ((), {})
+        inherits.kill()
+
+
 def test_running_says_greenlet(alice: Flask) -> None:
     opened = Event()
     greenlets = [gevent.spawn(opened.wait), Pool(1).spawn(opened.wait)]
