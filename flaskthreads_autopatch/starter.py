@@ -41,7 +41,8 @@ def outermost(cls: type, method: str) -> object:
 
 @functools.lru_cache(maxsize=1024)
 def _is_wrapt(name: object) -> bool:
-    return "wrapt" in str(name).split(".")
+    # The wrapper of _thread.start_new_thread is no layer of start().
+    return "wrapt" in str(name).split(".") or name == "flaskthreads_autopatch.patching.low_level"
 
 
 # The code objects by id, since equal ones may come from different files. They refer to no function and no class.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import typing as t
-from types import FrameType, MethodType
+from types import FrameType
 
 from ..flask_context import active
 from ..replay import replay
@@ -41,7 +41,7 @@ def _bound(policy_for: PolicyFor, greenlet: t.Any, run: t.Any, frame: FrameType 
 
     *frame* is the innermost one of the code that starts the greenlet.
     """
-    if type(run) is MethodType and run.__name__ == "_bootstrap" and hasattr(run.__self__, "_bootstrap_inner"):
+    if getattr(run, "__name__", None) == "_bootstrap" and hasattr(getattr(run, "__self__", None), "_bootstrap_inner"):
         return None  # The greenlet of a thread. What that inherits is bound to the thread.
     args = greenlet.args
     if (mapping := bound_map(policy_for, run, args, frame)) is not None:

@@ -64,7 +64,7 @@ class _BoundWhenMade(BoundRun):
         return _holds(self.policy_for, self.maker, app, thread)
 
 
-def _start(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, args: Args, kwargs: Kwargs) -> t.Any:
+def start(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, args: Args, kwargs: Kwargs) -> t.Any:
     ctx = active()
     if ctx is None and (type(thread) is threading.Thread or thread is None):
         # getattr(), not thread.__dict__: until Python 3.12 that dictionary is built when it is asked for, and every
@@ -131,7 +131,7 @@ def _binding(
 
 POINTS: tuple[PatchPoint, ...] = (
     PatchPoint("threading", "Thread.__init__", _init, gate),
-    PatchPoint("threading", "Thread.start", _start),
+    PatchPoint("threading", "Thread.start", start),
 )
 
 

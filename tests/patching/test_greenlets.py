@@ -31,14 +31,28 @@ from ..helpers import Resource, user
 from ..own_code.layouts import install as install_package
 from ..own_code.layouts import unload
 
-gevent = pytest.importorskip("gevent", reason="needs the group tests-gevent")
-# Imported before the patches are applied, as a legacy app does.
-from gevent import spawn, spawn_later, spawn_raw  # noqa: E402
-from gevent.event import Event  # noqa: E402
-from gevent.lock import Semaphore  # noqa: E402
-from gevent.pool import Group, Pool  # noqa: E402
+if t.TYPE_CHECKING:
+    import gevent
+    from gevent import spawn, spawn_later, spawn_raw
+    from gevent.event import Event
+    from gevent.lock import Semaphore
+    from gevent.pool import Group, Pool
 
 pytestmark = pytest.mark.gevent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported() -> None:
+    """Import gevent before the patches are applied, as a legacy app does, and only if these tests run."""
+    import gevent
+    import gevent.event
+    import gevent.lock
+    import gevent.pool
+
+    globals().update(gevent=gevent, spawn=gevent.spawn, spawn_later=gevent.spawn_later, spawn_raw=gevent.spawn_raw)
+    globals().update(Event=gevent.event.Event, Semaphore=gevent.lock.Semaphore)
+    globals().update(Group=gevent.pool.Group, Pool=gevent.pool.Pool)
+
 
 HOOK = "gevent.Greenlet.add_spawn_callback"
 
