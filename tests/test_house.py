@@ -13,7 +13,7 @@ import flaskthreads_autopatch
 PACKAGE = Path(flaskthreads_autopatch.__file__).parent
 
 LAYERS = (
-    "environment names by_identity wrapped suppression catalogue distributions",
+    "environment names by_identity suppression catalogue distributions",
     "log lent_request",
     "flask_context clean_context apps",
     "starter own_code who_inherits place",
@@ -21,6 +21,7 @@ LAYERS = (
     "entries snapshot g_class",
     "visibility",
     "capture replay provide",
+    "wrapped",
     "patching",
     "switch",
     "explicit",

@@ -16,7 +16,6 @@ from types import FunctionType, MethodType
 from flask import Flask
 from flask.ctx import AppContext, RequestContext
 
-from ..wrapped import wrapped_by
 from .flask_2_2_forgotten import before, pop_forgotten
 from .flask_2_2_pushed import is_pushed as is_pushed
 from .flask_2_2_pushed import push_app_context as push_app_context
@@ -143,7 +142,7 @@ def enter(app: Flask, lent: Lent | None, fn: object) -> Entered:
     try:
         # Our own layer has nothing to do for a context of ours. If there is another layer, each one is called.
         layer: t.Any = AppContext.__dict__["push"]
-        if layer is _noted_layer[0] and type(ctx) is AppContext and type(push := wrapped_by(layer)) is FunctionType:
+        if layer is _noted_layer[0] and type(ctx) is AppContext and type(push := layer.__wrapped__) is FunctionType:
             push(ctx)
         else:
             ctx.push()
