@@ -15,8 +15,6 @@ from flaskthreads_autopatch import flask_context as fc
 
 from ..helpers import in_thread, user
 
-before_flask_3_2 = pytest.mark.skipif(not fc.REUSES_APP_CONTEXT, reason="Flask leaves such a context pushed")
-
 
 @pytest.mark.parametrize("by_hand", [False, True])
 @pytest.mark.parametrize("lent", [False, True])
@@ -51,7 +49,6 @@ def test_a_request_context_of_the_threads_own_has_a_g_and_a_teardown_of_its_own(
         assert torn_down == [("alice", None)]  # text is not hidden from teardown
 
 
-@before_flask_3_2
 def test_a_request_context_of_the_threads_own_whose_push_fails_leaves_no_app_context(installed: Flask) -> None:
     torn_down: list[object] = []
     failure = OSError("no session")
@@ -86,7 +83,6 @@ def test_a_request_context_of_the_threads_own_whose_push_fails_leaves_no_app_con
     assert seen == [None]
 
 
-@before_flask_3_2
 def test_a_request_context_of_the_threads_own_whose_app_context_cannot_be_pushed(installed: Flask) -> None:
     torn_down: list[object] = []
     installed.teardown_appcontext(torn_down.append)
@@ -107,7 +103,6 @@ def test_a_request_context_of_the_threads_own_whose_app_context_cannot_be_pushed
         assert torn_down == [None, None]
 
 
-@before_flask_3_2
 def test_a_request_context_of_another_app_is_left_to_flask(installed: Flask) -> None:
     other = Flask("other")
 
