@@ -61,7 +61,7 @@ PATH = f"{__name__}:create_app"
 
 def on_begin(sender: Flask, replay: Replay) -> None:
     """Receive `context_inherited`."""
-    assert_type(replay.kind, t.Literal["thread", "task", "callback"])
+    assert_type(replay.kind, t.Literal["thread", "greenlet", "task", "callback"])
     assert_type(replay.not_inherited, Mapping[str, str])
 
 

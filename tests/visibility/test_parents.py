@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import time
+import typing as t
 
 from flask import Flask, appcontext_tearing_down
 from flask.ctx import AppContext
@@ -35,6 +37,11 @@ def test_the_end_is_noted_once_and_the_contexts_death_is_none(app: Flask) -> Non
     gc.collect()
     assert (parent(), parent.ended) == (None, ended)
     parents.stop_watching()
+
+
+def test_where_there_is_no_parent_the_beginning_counts() -> None:
+    assert parents.is_over(parents.NOWHERE)
+    assert 5 <= t.cast(float, parents.seconds_over(parents.NOWHERE, time.monotonic() - 5)) < 5 + LIMIT
 
 
 def test_where_no_signal_is_sent_the_death_is_the_end() -> None:
