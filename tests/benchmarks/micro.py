@@ -18,6 +18,7 @@ from flask import copy_current_request_context
 
 from flaskthreads_autopatch import Policy, flask_context
 from flaskthreads_autopatch.capture import capture
+from flaskthreads_autopatch.replay import replay
 from flaskthreads_autopatch.snapshot import Snapshot
 from flaskthreads_autopatch.visibility.overdue import overdue
 from flaskthreads_autopatch.visibility.registry import replays
@@ -40,7 +41,7 @@ def task() -> None:
 def _capture_and_replay() -> None:
     snapshot = capture(_active(), POLICY)
     assert snapshot is not None
-    IN_A_WORKER(snapshot.replay, task, (), {})
+    IN_A_WORKER(replay, snapshot, task, (), {})
 
 
 def _active() -> t.Any:
@@ -97,7 +98,7 @@ def _part_columns() -> list[Column]:
     for name, context in contexts.items():
         state = functools.partial(_snapshot_taken, context, taken)
         columns.append(Column(f"enter and leave, {name}", lambda: IN_A_WORKER(_enter_and_leave, taken[0]), state))
-        columns.append(Column(f"replay, {name}", lambda: IN_A_WORKER(taken[0].replay, task, (), {}), state))
+        columns.append(Column(f"replay, {name}", lambda: IN_A_WORKER(replay, taken[0], task, (), {}), state))
     state = functools.partial(_snapshot_taken, app_context, taken)
     columns.append(Column("nothing, called in a worker", lambda: IN_A_WORKER(_not_at_all, taken[0]), state))
     columns.append(Column("the register of running()", lambda: IN_A_WORKER(_register, taken[0]), state))
