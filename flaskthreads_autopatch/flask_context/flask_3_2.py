@@ -208,7 +208,8 @@ def _pop(ctx: t.Any, exc: BaseException | None, fn: object) -> None:
         token, ctx._cv_token = ctx._cv_token, None
         ctx._push_count = 0
         cv_app.reset(token)
-        guarded(ctx.app, fn, send, appcontext_popped, ctx.app)
+        if appcontext_popped.receivers:
+            guarded(ctx.app, fn, send, appcontext_popped, ctx.app)
 
 
 def _pop_forgotten(ctx: t.Any, token: t.Any, exc: BaseException | None, fn: object) -> None:
