@@ -7,7 +7,7 @@ import typing as t
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from inspect import CO_COROUTINE
-from types import FunctionType
+from types import FunctionType, MethodType
 
 from flask import Flask
 
@@ -126,7 +126,8 @@ def copy_current_app_context(fn: Callable[P, R]) -> Callable[P, R]:
     # Flask's own asks inspect whether the function is async, which takes as long as a fifth of a context. Of a plain
     # function without attributes, its code says so.
     is_plain = type(fn) is FunctionType and not fn.__code__.co_flags & CO_COROUTINE and not fn.__dict__
-    if not is_plain or getattr(ensure_sync, "__func__", None) is not _FLASKS_ENSURE_SYNC:
+    # A wrapt proxy, which another patcher may have put around it, shows the __func__ of what it wraps.
+    if not is_plain or type(ensure_sync) is not MethodType or ensure_sync.__func__ is not _FLASKS_ENSURE_SYNC:
         fn = ensure_sync(fn)
     return bind(fn, snapshot)
 

@@ -14,7 +14,7 @@ import wrapt
 from flask import Flask, g, has_app_context
 from flask.ctx import AppContext
 
-from flaskthreads_autopatch import disable, install, is_inherited
+from flaskthreads_autopatch import copy_current_app_context, disable, install, is_inherited
 from flaskthreads_autopatch import flask_context as fc
 
 from .helpers import in_thread
@@ -150,6 +150,25 @@ def test_handlers_that_are_added_late_run(installed: Flask) -> None:
         installed.teardown_appcontext_funcs = []
         in_thread(lambda: None)
         assert handled == ["alice"]
+
+
+def test_an_ensure_sync_that_wrapt_has_wrapped_is_called_for_a_copied_function(installed: Flask) -> None:
+    called = []
+
+    def wrapper(wrapped: Callable[..., t.Any], instance: object, args: t.Any, kwargs: t.Any) -> t.Any:
+        called.append(args[0])
+        return wrapped(*args, **kwargs)
+
+    def copied() -> None:
+        """Do nothing."""
+
+    handle = wrapt.wrap_object("flask", "Flask.ensure_sync", wrapt.FunctionWrapper, (wrapper,))
+    try:
+        with installed.app_context():
+            copy_current_app_context(copied)
+    finally:
+        wrapt.unwrap_object("flask", "Flask.ensure_sync", handle)
+    assert called == [copied]
 
 
 def test_an_ensure_sync_that_is_replaced_on_the_app_runs_the_handlers(installed: Flask) -> None:
