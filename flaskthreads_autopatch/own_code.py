@@ -126,7 +126,7 @@ def is_own(own: Own, name: str, namespace: _Globals, code: CodeType | None) -> b
         return False
     if folder is None:
         # For code that no module holds: made by exec(), or in a module that has been taken out of sys.modules.
-        folders = [] if code is None else os.path.abspath(code.co_filename).split(os.sep)[:-1]
+        folders = [] if code is None else absolute(code.co_filename).split(os.sep)[:-1]
         return os.sep.join(folders) not in _standard_library() and _VENDORED.union(_INSTALLED).isdisjoint(folders)
     return not (
         os.path.basename(folder) in _INSTALLED
@@ -158,7 +158,7 @@ def distributions_of(name: str) -> tuple[Distribution, ...]:
     """The installed distributions that provide the top-level package of the module called *name*."""
     top = name.partition(".")[0]
     # A namespace package lies in several folders.
-    parents = {os.path.dirname(os.path.abspath(path)) for path in _globals_of(top).get("__path__", ())}
+    parents = {os.path.dirname(absolute(path)) for path in _globals_of(top).get("__path__", ())}
     folders = sorted(parents | ({folder} if (folder := _folder_of(name, _globals_of(name))) else set()))
     return tuple(distribution for folder in folders for distribution in provided(folder).get(top, ()))
 
@@ -167,6 +167,14 @@ def package_of(name: str) -> str:
     """The package, of the module called *name*, that the option ``own`` may name: not a namespace package by itself."""
     parts = name.split(".")
     return ".".join(parts[:1] if "__file__" in _globals_of(parts[0]) else parts[:2])
+
+
+def absolute(path: str) -> str:
+    """Return *path* as an absolute one; as it is if the working directory has been deleted, as a deployment may do."""
+    try:
+        return os.path.abspath(path)
+    except OSError:
+        return path
 
 
 def outwards(dotted: str) -> Iterator[str]:
@@ -224,7 +232,7 @@ def _folder_of(name: str, namespace: _Globals) -> str | None:
     for dotted, found in ((top, _globals_of(top)), (name, namespace)):
         file = found.get("__file__") or getattr(found.get("__spec__"), "origin", None)
         if isinstance(file, str) and file not in ("built-in", "frozen"):
-            folder = os.path.dirname(os.path.abspath(file))
+            folder = os.path.dirname(absolute(file))
             for _ in range(dotted.count(".") + ("__path__" in found)):
                 folder = os.path.dirname(folder)
             return folder
@@ -260,7 +268,7 @@ class _State:
     def __init__(self) -> None:
         self.pending: set[str] = set()
         self.adopted: set[str] = set()
-        self.verdicts: Cache[tuple[object, ...], bool | None] = {}
+        self.verdicts: Cache[tuple[object, ...], t.Any] = {}
         """What has been found, by the option ``own`` and the id of code or of a class; `who_inherits` adds its own.
 
         Replaced by every `adopt`, so that a verdict that is being made meanwhile does not stay.

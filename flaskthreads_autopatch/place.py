@@ -64,6 +64,8 @@ def _is_starter(module: str) -> bool:
 @functools.lru_cache(maxsize=1024)
 def _shortened(file: str) -> str:
     """Return *file* as a reader looks for it: from the folder on ``sys.path`` from which it is imported."""
-    folders = [os.path.abspath(folder) + os.sep for folder in sys.path if isinstance(folder, str)]
-    longest = max((folder for folder in folders if file.startswith(folder)), key=len, default="")
+    folders = [own_code.absolute(folder) + os.sep for folder in sys.path if isinstance(folder, str)]
+    # A relative folder that cannot be made absolute, since the working directory has been deleted, may be "".
+    found = [folder for folder in folders if folder != os.sep and file.startswith(folder)]
+    longest = max(found, key=len, default="")
     return file.removeprefix(longest)

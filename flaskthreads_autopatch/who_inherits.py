@@ -32,24 +32,24 @@ def inherits(own: Patterns, ignore: Patterns, cls: type, fn: object, args: objec
     Its starter is found from *caller* upwards; None stands for own code. What is found is remembered: by the code that
     runs, and by the code that starts the thread, which is only looked at if the first one does not decide.
     """
-    verdicts = own_code.state.verdicts
     key: tuple[object, ...] | None = None
     function = fn if type(fn) is FunctionType else _function_of(fn)
+    module = qualname = None
     if function is not None:
-        code = function.__code__
-        known = verdicts.get((own, id(code)))
-        if known is not None and known[0] and not ignore and (cls is _Thread or cls is _Timer):
-            return True  # as nearly always, and at a fraction of the price of what follows
-        module = function.__module__
-        if not function.__dict__ and type(module) is str and module != "asyncio.runners":
-            # Functions that a factory makes have one code, and may each be given the name of another function.
-            key = own, ignore, id(cls), id(code), module, function.__qualname__
+        # The functions that a factory makes have one code, and each may be given the name of another function, which
+        # the catalogue or the option ``ignore`` may name. The names are compared, and are no part of the key: a name
+        # that is made for each function would fill the cache.
+        module, qualname = function.__module__, function.__qualname__
+        key = own, ignore, id(cls), id(function.__code__)
     elif fn is None:
         key = own, ignore, id(cls)
-    known = None if key is None else verdicts.get(key)
-    does = _inherits_by_what_runs(own, ignore, cls, fn, args, function, key) if known is None else known[0]
+    known = None if key is None else own_code.state.verdicts.get(key)
+    if known is not None and known[0][1] is module and known[0][2] is qualname:
+        does = known[0][0]
+    else:
+        does = _inherits_by_what_runs(own, ignore, cls, fn, args, function, key)
     if does is not None:
-        return does
+        return t.cast(bool, does)
     return caller is None or _is_own_starter(own, cls, caller())
 
 
@@ -160,9 +160,21 @@ def _inherits_by_what_runs(
     verdicts = own_code.state.verdicts
     is_ignored = why_thread_ignored(ignore, cls, fn, args)
     does = False if is_ignored else True if runs_own_code(own, cls, fn) else None
-    if key is not None:
-        remember(verdicts, key, does, cls, *(() if function is None else (function.__code__,)))
+    if function is None:
+        if key is not None:
+            remember(verdicts, key, (does, None, None), cls)
+    elif _decides_each_time(own, function):
+        names = function.__module__, function.__qualname__
+        remember(verdicts, t.cast("tuple[object, ...]", key), (does, *names), cls, function.__code__)
     return does
+
+
+def _decides_each_time(own: Patterns, function: FunctionType) -> bool:
+    """Return whether the code of *function* and its name decide, and not what is on it, or its arguments."""
+    if type(function.__module__) is not str or function.__module__ == "asyncio.runners":
+        return False
+    code, namespace = function.__code__, function.__globals__
+    return not function.__dict__ or own_code.is_own_code(own, code, namespace, function.__module__)
 
 
 def _is_own_starter(own: Patterns, cls: type, frame: FrameType | None) -> bool:
