@@ -2,7 +2,8 @@
 
 It is the first frame that is not a *layer*. Layers are the ``start`` and ``__init__`` of the thread's class and of its
 bases, and what other patchers have put around them: all code that can be reached from there through ``__wrapped__``,
-wrapt's ``_self_wrapper``, partials, default values and the cells of closures. Frames of wrapt itself are skipped too.
+wrapt's ``_self_wrapper``, partials, default values, the cells of closures, and the attributes of callable
+objects and descriptors. Frames of wrapt itself are skipped too.
 No other frame is: if those of the standard library were, the threads of its own services would be own code's.
 """
 
@@ -13,12 +14,14 @@ import functools
 import operator
 import typing as t
 import weakref
-from types import CodeType, FrameType, FunctionType, MethodType
+from types import CodeType, FrameType, FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType
 
 from .by_identity import Cache, remember
 from .names import mro_of
 
 _METHODS = ("start", "__init__")
+_CALLING = ("__call__", "__get__")
+"""The methods by which an object can be a layer."""
 _MOST = 200
 """Ends a walk that meets more functions than any patcher would write."""
 
@@ -83,10 +86,38 @@ def _reachable_from(functions: list[t.Any]) -> _Layers:
             waiting += filter(_may_be_layer, _held_by(each))
         elif isinstance(each, (functools.partial, functools.partialmethod)):
             waiting += filter(_may_be_layer, (each.func, *each.args))
-        elif type(call := getattr(type(each), "__call__", None)) is FunctionType:  # noqa: B004 - its code is wanted
-            layers[id(call.__code__)] = call.__code__
+        elif not isinstance(each, type):
+            for method in map(functools.partial(_method, type(each)), _CALLING):
+                if method is not None:
+                    layers[id(method.__code__)] = method.__code__
+                    waiting += _calls_of_classes(method)
+            waiting += filter(_may_be_layer, _attributes_of(each))
         waiting += _inside(each)
     return layers
+
+
+def _method(cls: type, name: str) -> FunctionType | None:
+    method = getattr(cls, name, None)
+    return method if type(method) is FunctionType else None
+
+
+def _calls_of_classes(method: FunctionType) -> t.Iterator[FunctionType]:
+    """Yield the ``__call__`` of each class that *method*, as that of a descriptor, may make an object of."""
+    for name in method.__code__.co_names:
+        value = method.__globals__.get(name)
+        if isinstance(value, type) and (call := _method(value, "__call__")) is not None:
+            yield call
+
+
+def _attributes_of(layer: object) -> t.Iterator[object]:
+    """Yield what *layer* holds in its ``__dict__`` and its slots, without running code of its own."""
+    for base in mro_of(type(layer))[:-1]:
+        for name, member in base.__dict__.items():
+            if type(member) is GetSetDescriptorType and name == "__dict__":
+                yield from member.__get__(layer).values()
+            elif type(member) is MemberDescriptorType:
+                with contextlib.suppress(AttributeError):  # It may not be set.
+                    yield member.__get__(layer)
 
 
 def _inside(wrapper: t.Any) -> t.Iterator[object]:
@@ -114,4 +145,6 @@ def _held_by(function: FunctionType) -> t.Iterator[object]:
 
 def _may_be_layer(value: object) -> bool:
     kind = type(value)
-    return kind in (FunctionType, MethodType, functools.partial) or hasattr(kind, "__wrapped__")
+    if kind in (FunctionType, MethodType, functools.partial) or hasattr(kind, "__wrapped__"):
+        return True
+    return any(_method(kind, name) is not None for name in _CALLING)
