@@ -35,7 +35,7 @@ def judge(results: Results) -> list[Target]:
 
 
 def _fan_out(results: Results) -> float:
-    return 1 / results["request"]["ours"].of_minima
+    return 1 / results["request"]["ours"].ratio
 
 
 def _each_entry(results: Results) -> float:
