@@ -15,7 +15,7 @@ from . import flask_context
 from .capture import capture
 from .clean_context import clean_context
 from .patching.bound import bind, bind_once
-from .patching.bound_run import BoundRun, ExplicitRun, bind_run, bound_to, keep, kept, unbind_run
+from .patching.bound_run import BoundRun, ExplicitRun, bind_run, bound_to, is_started, keep, kept, unbind_run
 from .patching.lazy_map import current, map_lazily
 from .snapshot import Snapshot
 from .suppression import THREADS_INHERIT_CONTEXT, P, R, suppress_inheritance
@@ -60,6 +60,8 @@ class AppContextThread(threading.Thread):
 
     def start(self) -> None:
         """Start the thread, in the app context that is active here or else in the one it was made in."""
+        if is_started(self):
+            return super().start()  # which raises
         bound: BoundRun | None = kept(self)
         snapshot = _snapshot_or_none()
         if snapshot is not None:

@@ -97,6 +97,15 @@ def bound_to(snapshot: Snapshot | None, kind: type[Bound]) -> Bound:
 _ident: Callable[[threading.Thread], int | None] = t.cast(t.Any, threading.Thread.ident).fget
 
 
+def is_started(thread: t.Any) -> bool:
+    """Return whether *thread* has been started, so that ``start()`` will fail.
+
+    Its ``run`` may be about to be called. What is bound to it must not be taken away for a start that fails.
+    """
+    # The first question is answered without a call, and nearly always by None.
+    return thread.__dict__.get("_ident") is not None and thread._started.is_set()
+
+
 def keep(thread: threading.Thread, bound: BoundRun) -> None:
     """Have *thread* keep *bound* until it is started. Only then does *bound* become its ``run``.
 

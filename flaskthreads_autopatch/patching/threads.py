@@ -20,7 +20,7 @@ from ..policy import Policy
 from ..snapshot import Snapshot
 from ..suppression import THREADS_INHERIT_CONTEXT, is_suppressed
 from ..who_inherits import Caller
-from .bound_run import KEY, BoundRun, bind_run, bound_to, keep, kept, target_of, unbind_run
+from .bound_run import KEY, BoundRun, bind_run, bound_to, is_started, keep, kept, target_of, unbind_run
 from .layers import PatchPoint
 from .providing import ProvidedRun, gate, provided_to_thread, providers
 from .starting import is_new_kind, log_reason
@@ -72,6 +72,8 @@ def start(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, arg
         if getattr(thread, KEY, None) is None and (not providers or thread is None):
             return wrapped(*args, **kwargs) if args or kwargs else wrapped()  # The second one takes half as long.
     elif thread is None or (ctx is None and not providers and KEY not in thread.__dict__):
+        return wrapped(*args, **kwargs)
+    if is_started(thread):
         return wrapped(*args, **kwargs)
     before = kept(thread)
     policy = None if ctx is None else policy_for(ctx.app)

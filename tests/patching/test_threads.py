@@ -21,7 +21,7 @@ import flask
 import pytest
 from flask import Flask, g
 
-from flaskthreads_autopatch import disable, enable, install, is_inherited, suppress_inheritance
+from flaskthreads_autopatch import AppContextThread, disable, enable, install, is_inherited, suppress_inheritance
 from flaskthreads_autopatch import flask_context as fc
 from flaskthreads_autopatch.entries import _log_once
 from flaskthreads_autopatch.log import logger
@@ -181,6 +181,49 @@ def test_a_thread_made_while_on_and_started_when_off_does_not_inherit(installed:
         thread.start()
         ended(thread)
     assert seen == [False]
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+def test_h20_a_second_start_while_the_thread_is_about_to_run_takes_nothing_from_it(
+    installed: Flask, monkeypatch: pytest.MonkeyPatch, explicit: bool
+) -> None:
+    seen = Seen()
+    may_run, fails, may_fail = threading.Event(), threading.Event(), threading.Event()
+    wrapper = threading.Thread.__dict__["start"]
+    start = wrapper.__wrapped__
+
+    def start_slowly(thread: threading.Thread) -> None:
+        if thread.ident is not None:
+            fails.set()
+            may_fail.wait(LIMIT)
+        start(thread)
+
+    def start_again() -> None:
+        with installed.app_context(), pytest.raises(RuntimeError):
+            thread.start()
+        seen.append("raised")
+
+    with installed.app_context():
+        g.user = "alice"
+        thread = (AppContextThread if explicit else threading.Thread)(target=seen.note)
+        # A trace function is called before run(), as under coverage.
+        before = threading.gettrace()
+        threading.settrace(lambda *_: may_run.wait(LIMIT) and None)
+        try:
+            thread.start()
+        finally:
+            threading.settrace(before)  # type: ignore[arg-type]
+    with monkeypatch.context() as patched:
+        patched.setattr(wrapper, "__wrapped__", start_slowly)
+        other = threading.Thread(target=start_again)
+        other.start()
+        assert fails.wait(LIMIT)
+        may_run.set()
+        thread.join(LIMIT)
+        may_fail.set()
+        ended(thread, other)
+    assert seen == ["alice", "raised"]
+    assert not {"run", bound_run.KEY} & thread.__dict__.keys()
 
 
 def test_a_start_that_fails_leaves_the_thread_as_it_was(installed: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
