@@ -35,6 +35,7 @@ def judge(results: Results) -> list[Target]:
 
 
 def _fan_out(results: Results) -> float:
+    # By the medians: of the times of a request, the shortest one is a matter of chance.
     return 1 / results["request"]["ours"].ratio
 
 
