@@ -10,6 +10,7 @@ import wrapt
 from ..replay import replay
 from ..snapshot import Snapshot
 from ..suppression import P, R
+from ..visibility.registry import Kind
 from ..wrapped import wrapped_by
 
 if t.TYPE_CHECKING:
@@ -44,12 +45,15 @@ class BoundTask(BoundCallable):
 
     __slots__ = ()
 
+    _self_kind: t.ClassVar[Kind] = "task"
+    """What `running` calls its replay."""
+
     def __call__(self, /, *args: t.Any, **kwargs: t.Any) -> t.Any:
         try:
             snapshot, self._self_snapshot = self._self_snapshot, None
             if snapshot is None:
                 return self.__wrapped__(*args, **kwargs)
-            return replay(snapshot, wrapped_by(self), args, kwargs)
+            return replay(snapshot, wrapped_by(self), args, kwargs, type(self)._self_kind)
         finally:
             del self, args, kwargs, snapshot
 

@@ -12,7 +12,6 @@ import typing as t
 from types import FrameType
 
 from ..flask_context import active
-from ..replay import replay
 from .bound import BoundCallable, BoundTask
 from .green_pools import bound_map, bound_task, is_gevents, maps, module_of
 from .layers import Hook, PatchPoint
@@ -26,14 +25,7 @@ class BoundGreenlet(BoundTask):
 
     __slots__ = ()
 
-    def __call__(self, /, *args: t.Any, **kwargs: t.Any) -> t.Any:
-        try:
-            snapshot, self._self_snapshot = self._self_snapshot, None
-            if snapshot is None:
-                return self.__wrapped__(*args, **kwargs)
-            return replay(snapshot, self.__wrapped__, args, kwargs, "greenlet")
-        finally:
-            del self, args, kwargs, snapshot  # See `replay`.
+    _self_kind = "greenlet"
 
 
 def _bound(policy_for: PolicyFor, greenlet: t.Any, run: t.Any, frame: FrameType | None) -> BoundCallable | None:

@@ -12,7 +12,6 @@ import threading
 import typing as t
 from types import MethodType
 
-from ..replay import replay
 from .bound import BoundTask
 from .bound_run import target_of
 from .layers import PatchPoint
@@ -27,14 +26,7 @@ class BoundThread(BoundTask):
 
     __slots__ = ()
 
-    def __call__(self, /, *args: t.Any, **kwargs: t.Any) -> t.Any:
-        try:
-            snapshot, self._self_snapshot = self._self_snapshot, None
-            if snapshot is None:
-                return self.__wrapped__(*args, **kwargs)
-            return replay(snapshot, self.__wrapped__, args, kwargs, "thread")
-        finally:
-            del self, args, kwargs, snapshot  # See `replay`.
+    _self_kind = "thread"
 
 
 def _start_new_thread(policy_for: PolicyFor, wrapped: Wrapped, module: object, args: Args, kwargs: Kwargs) -> t.Any:
