@@ -183,9 +183,11 @@ def _is_own_starter(own: Patterns, cls: type, frame: FrameType | None) -> bool:
         return False
     verdicts = own_code.state.verdicts
     # gevent's Thread, which takes the place of Thread, has no start() of its own.
-    start = (_Thread.__dict__.get("start") if cls is _Thread else None) or starter.outermost(cls, "start")
-    # A layer that is put around start() later may be the very code that called it directly before.
-    key = own, id(cls), id(start), id(frame.f_code)
+    of_thread = _Thread.__dict__.get("start")
+    start = (of_thread if cls is _Thread else None) or starter.outermost(cls, "start")
+    # A layer that is put around start() later, or around the one that it calls, may be the very code that called it
+    # directly before.
+    key = own, id(cls), id(start), id(of_thread), id(frame.f_code)
     known = verdicts.get(key)
     if known is not None:
         return known[0] is True
@@ -193,7 +195,7 @@ def _is_own_starter(own: Patterns, cls: type, frame: FrameType | None) -> bool:
     is_own = found is not None and own_code.is_own_code(own, found.f_code, found.f_globals, None)
     if found is frame:
         with contextlib.suppress(TypeError):  # A layer may not allow weak references.
-            remember(verdicts, key, is_own, cls, start, frame.f_code)
+            remember(verdicts, key, is_own, cls, start, of_thread or start, frame.f_code)
     return is_own
 
 

@@ -91,6 +91,51 @@ def test_a_service_that_the_option_own_covers_does_not_inherit_after_its_line_wa
     assert service.seen == [True, False]
 
 
+SERVICE = {
+    "thirdservice.py": """
+        import threading
+
+        from flask import has_app_context
+
+        class Service(threading.Thread):
+            saw = None
+
+            def start(self):
+                super().start()
+
+            def run(self):
+                self.saw = has_app_context()
+
+        def begin():
+            service = Service()
+            service.start()
+            service.join(60)
+            return service.saw
+    """,
+}
+
+
+def test_a_patch_of_the_apps_that_has_started_a_thread_itself_is_looked_through_when_it_is_a_layer_again(
+    installed: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(install(tmp_path / "site-packages", "thirdservice", SERVICE))
+    thirdservice: t.Any = importlib.import_module("thirdservice")
+    start = threading.Thread.start
+
+    def patched(thread: threading.Thread) -> None:
+        start(thread)
+
+    with installed.app_context():
+        service = thirdservice.Service()
+        patched(service)
+        service.join(LIMIT)
+        with monkeypatch.context() as patching:
+            patching.setattr(threading.Thread, "start", patched)
+            seen = thirdservice.begin()
+    unload("thirdservice")
+    assert [service.saw, seen] == [True, False]
+
+
 def test_names_that_are_made_for_each_function_do_not_fill_the_cache(app: Flask) -> None:
     flaskthreads_autopatch.install(app, ignore=("nothing",))
     seen: list[bool] = []
