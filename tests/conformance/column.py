@@ -160,7 +160,9 @@ def _tests(suite: Suite, only: set[str], modules: list[types.ModuleType]) -> uni
     tests = unittest.TestSuite()
     for module in modules:
         for test in _flat(unittest.defaultTestLoader.loadTestsFromModule(module)):
-            if not re.search(suite.without, type(test).__name__) and (not only or test.id() in only):
+            if re.search(suite.without, type(test).__name__) or test.id() in suite.differs:
+                continue
+            if not only or test.id() in only:
                 tests.addTest(test)
     return tests
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextvars
 import functools
 import importlib
 import queue
@@ -145,8 +146,11 @@ class ByBootstrap(threading.Thread):
         super().__init__(daemon=True)
         self.seen = seen
 
+    _context: contextvars.Context | None  # since Python 3.14
+
     def start(self) -> None:
         threading._limbo[self] = self  # type: ignore[attr-defined]
+        self._context = contextvars.Context()
         _thread.start_new_thread(self._bootstrap, ())  # type: ignore[attr-defined]
         self._started.wait(LIMIT)  # type: ignore[attr-defined]
 
@@ -181,12 +185,18 @@ def test_a_start_that_calls_it(installed: Flask, seen: Seen, cls: type[ByBootstr
 
 @pytest.mark.parametrize("cls", [ByBootstrap, ByRun])
 def test_a_third_partys_start_is_looked_through(alice: Flask, third: t.Any, seen: Seen, cls: t.Any) -> None:
-    namespace: dict[str, t.Any] = {"__name__": "thirdlow", "cls": cls, "_thread": _thread, "user": user}
+    namespace: dict[str, t.Any] = {
+        "__name__": "thirdlow",
+        "cls": cls,
+        "_thread": _thread,
+        "user": user,
+        "Context": contextvars.Context,
+    }
     namespace["limbo"] = threading._limbo if cls is ByBootstrap else {}  # type: ignore[attr-defined]
     exec(
         "class Thread(cls):\n"
         "    def start(self):\n"
-        "        limbo[self] = self\n"
+        "        limbo[self], self._context = self, Context()\n"
         f"        _thread.start_new_thread(self.{'_bootstrap' if cls is ByBootstrap else 'run'}, ())\n"
         "    def run(self):\n"
         "        self.seen.put(user())\n"
