@@ -145,6 +145,7 @@ class ByBootstrap(threading.Thread):
     def __init__(self, seen: Seen) -> None:
         super().__init__(daemon=True)
         self.seen = seen
+        self._context = contextvars.Context()  # It runs in these variables, since Python 3.14.
 
     _context: contextvars.Context | None  # since Python 3.14
 
