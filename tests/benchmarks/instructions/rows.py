@@ -26,6 +26,7 @@ class Row(t.NamedTuple):
 _COPY = "`copy_current_app_context` and call"
 _CONTEXT = "`with app.app_context(): pass`"
 _REQUEST = "request, session, 5 plain entries"
+_CARRIED = "two entries of `g`"
 _HAND_WRITTEN = "a hand-written copy of five values in `copy_current_request_context`"
 
 ROWS = (
@@ -79,6 +80,38 @@ ROWS = (
     ),
     Row("thread, no context", "`Thread` start + join, no context / bare", "thread, on", "thread", 1.12),
     Row("submit, no context", "submit + result, no context / bare", "submit, on", "submit", 1.09),
+    Row("inject", f"`inject`, {_CARRIED} / JSON by hand", "inject", "inject, by hand"),
+    Row("extract", f"`extract`, {_CARRIED} / a context filled from JSON by hand", "extract", "extract, by hand"),
+    Row(
+        "inject, request",
+        f"`inject`, {_CARRIED} and a request / by hand",
+        "inject, request",
+        "inject, request, by hand",
+        is_recorded=False,
+    ),
+    Row(
+        "extract, request",
+        f"`extract`, {_CARRIED} and a request / by hand",
+        "extract, request",
+        "extract, request, by hand",
+        is_recorded=False,
+    ),
+    Row(
+        "inject, signed",
+        "`inject` with `signed=True` / `inject`, and itsdangerous for the same text",
+        "inject, signed",
+        "inject, itsdangerous",
+        1.0,
+        is_recorded=False,
+    ),
+    Row(
+        "extract, signed",
+        "`extract` with `signed=True` / `extract`, and itsdangerous for the same text",
+        "extract, signed",
+        "extract, itsdangerous",
+        1.0,
+        is_recorded=False,
+    ),
     Row("start-up", "an interpreter with the start-up hook, no Flask / bare", START_UP_ON, START_UP, 1.05),
 )
 
