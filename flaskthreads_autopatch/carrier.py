@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import sys
 import typing as t
-import weakref
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 
 from flask import Flask
 from flask.ctx import AppContext
 
 from . import apps, flask_context, signature, wire
 from .extraction import Extraction, read
-from .policy import Policy
 from .portable import AllowList, NotPortableError, take
-from .switch import policy_for, policy_or_default, unwrap_proxy
+from .switch import policy_or_default, unwrap_proxy
 from .wire import CarrierError
 
 __all__ = ["KEY", "MAX_SIZE", "Carrier", "CarrierError", "NotPortableError"]
@@ -30,21 +28,6 @@ MAX_SIZE = 64 * 1024
 """The longest message, in bytes. RabbitMQ drops the connection for a header that is larger than a frame of 128 KiB."""
 
 Headers = t.TypeVar("Headers", bound=MutableMapping[str, t.Any])
-
-
-class Settings:
-    """The policies of the apps that send. What the config and the environment say is read once for each app."""
-
-    def __init__(self) -> None:
-        # For an app that has not installed, reading both takes as long as the rest of `inject`, or twice that.
-        self._read: weakref.WeakKeyDictionary[Flask, Policy] = weakref.WeakKeyDictionary()
-
-    def __call__(self, app: Flask) -> Policy:
-        """Return the same as `policy_or_default`. Raises `PolicyError`."""
-        policy = policy_for(app) or self._read.get(app)
-        if policy is None:
-            policy = self._read[app] = policy_or_default(app)
-        return policy
 
 
 class Carrier:
@@ -83,7 +66,6 @@ class Carrier:
         self._signed = signed
         self._max_size = max_size
         self._more = signature.LENGTH if signed else 0
-        self._settings = Settings()
 
     def __repr__(self) -> str:
         return f"<Carrier to {self._app!r}>"
@@ -113,12 +95,12 @@ class Carrier:
         text = None if headers is None else headers.get(KEY)
         return self.open(text, context, _block(context))
 
-    def take(self, context: tuple[str, ...] = (), settings: Callable[[Flask], Policy] | None = None) -> str:
+    def take(self, context: tuple[str, ...] = ()) -> str:
         """Return the message for the context that is active here; ``""`` if there is nothing to carry."""
         ctx = self.active()
         if ctx is None:
             return ""
-        text = take(ctx, self._allowed, (settings or self._settings)(ctx.app), self._max_size, self._more)
+        text = take(ctx, self._allowed, policy_or_default(ctx.app), self._max_size, self._more)
         if not text or not self._signed:
             return text
         try:
@@ -166,8 +148,14 @@ class Carrier:
 _NO_SECRET_KEY = "signed=True needs a secret key, and {app!r} has none. Set SECRET_KEY in its config."
 
 
+_TEXT = frozenset({str})
+
+
 def check_context(context: tuple[str, ...]) -> None:
     """Raise `TypeError` unless *context* is a tuple of strings."""
+    # Two calls, where asking each part by isinstance() would take ten.
+    if type(context) is tuple and _TEXT.issuperset(map(type, context)):
+        return
     if type(context) is not tuple or not all(isinstance(part, str) for part in context):
         raise TypeError(f'context={context!r}: allowed is a tuple of strings, as ("send_invoice", task_id).')
 

@@ -26,14 +26,10 @@ _URL = frozenset(URL)
 _REQUIRED = frozenset({"REQUEST_METHOD", "wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT"})
 
 
-class Arrived(t.NamedTuple):
-    """What is used of a message."""
+Arrived = tuple[dict[str, t.Any], "dict[str, str] | None"]
+"""What is used of a message: entries of ``g``, and a WSGI environ."""
 
-    entries: dict[str, t.Any]
-    environ: dict[str, str] | None
-
-
-_NOTHING = Arrived({}, None)
+_NOTHING: Arrived = {}, None
 
 
 def read(app: Flask, text: t.Any, allowed: AllowList | None) -> Arrived:
@@ -44,17 +40,18 @@ def read(app: Flask, text: t.Any, allowed: AllowList | None) -> Arrived:
     if text is None or text == "":
         return _NOTHING
     message = wire.read(text)
-    sender, entries, environ = message.get("app"), message.get("g", {}), message.get("request")
-    if type(sender) not in (str, type(None)) or type(entries) is not dict:
+    get = message.get
+    sender, entries, environ = get("app"), get("g", NO_ENTRIES), get("request")
+    if type(entries) is not dict or (sender is not None and type(sender) is not str):
         raise wire.unusable("'app' must be text and 'g' an object")
-    if sender is not None and sender != app.import_name and not apps.is_same(sender, own := apps.name_of(app)):
+    if sender != app.import_name and sender is not None and not apps.is_same(sender, own := apps.name_of(app)):
         _warn_of_another(sender[:200], own)
         return _NOTHING
-    if allowed is not None:
-        entries = {name: entries[name] for name, _ in allowed.g if name in entries}
-    if environ is None or (allowed is not None and not allowed.environ):
-        return Arrived(entries, None)
-    return Arrived(entries, _environ(environ, allowed))
+    if allowed is None:
+        return entries, None if environ is None else _environ(environ, None)
+    if not allowed.g_names.issuperset(entries):
+        entries = {name: value for name, value in entries.items() if name in allowed.g_names}
+    return entries, None if environ is None or not allowed.environ else _environ(environ, allowed)
 
 
 def _environ(found: t.Any, allowed: AllowList | None) -> dict[str, str]:
@@ -122,7 +119,7 @@ class Extraction:
         replaying, self._replaying = self._replaying, None
         self._into = None
         try:
-            end(t.cast(Replaying, replaying), exc)
+            end(replaying, exc)  # type: ignore[arg-type]  # cast() would be a call
         finally:
             if self._covered is not None:
                 uncover(self._covered)

@@ -28,6 +28,8 @@ class AllowList(t.NamedTuple):
     """Entries of ``g``."""
     environ: tuple[tuple[str, str], ...]
     """Method, URL and headers of the request, by their names in a WSGI environ. Empty to carry no request."""
+    g_names: frozenset[str]
+    """The names in `g`."""
 
     @classmethod
     def of(cls, g: Iterable[str], headers: Iterable[str], request: bool | t.Literal["path"] = True) -> AllowList:
@@ -36,7 +38,8 @@ class AllowList(t.NamedTuple):
             raise TypeError(f'request={request!r}: allowed are True, False and "path" (the URL without its query).')
         environ = [name for name in URL if request != "path" or name != "QUERY_STRING"]
         environ += map(_environ_name, _names("headers", headers))
-        return cls(_with_keys(_names("g", g)), _with_keys(environ if request else ()))
+        entries = _with_keys(_names("g", g))
+        return cls(entries, _with_keys(environ if request else ()), frozenset(name for name, _ in entries))
 
 
 def _with_keys(names: Iterable[str]) -> tuple[tuple[str, str], ...]:

@@ -25,7 +25,6 @@ from .carrier import MAX_SIZE, Carrier
 from .extraction import Extraction, read
 from .portable import NotPortableError
 from .suppression import P, R
-from .switch import policy_or_default
 
 __all__ = ["AppLoadError", "NotPortableError", "RemoteAppContextExecutor", "carry"]
 
@@ -37,8 +36,6 @@ class RemoteAppContextExecutor(Executor):
     any other `concurrent.futures.Executor`. *app*: where its workers find the app, as for ``flask --app``. A task is
     given the entries of ``g`` that *g* names and, if a request is active at ``submit()`` or ``map()``, its method, its
     URL and the headers that *headers* names. Futures are the executor's own.
-
-    The settings of an app that has not installed are read once, at the first task that is sent in a context of it.
 
     ``shutdown()`` closes this executor; *executor* itself is shut down with it only if *owned* is true.
     """
@@ -116,7 +113,7 @@ def carry(
     """
     is_text = type(g) is type(headers) is tuple and {str}.issuperset(map(type, g + headers))
     carrier = (_carrier_once if is_text else _carrier)(app, g, headers, request, max_size)
-    return _Unnamed(app, _path_of(fn), carrier.take(settings=policy_or_default))
+    return _Unnamed(app, _path_of(fn), carrier.take())
 
 
 def _carrier(

@@ -30,7 +30,7 @@ from time import perf_counter
 from flask import Flask, g, request
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch import RemoteAppContextExecutor, carry
+from flaskthreads_autopatch import Carrier, RemoteAppContextExecutor, carry
 
 HERE = "tests.benchmarks.remote"
 NAMED = ("user_id", "request_id")
@@ -39,6 +39,7 @@ CARRIED_OF_URL = (
     *("SERVER_PROTOCOL", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING"),
 )
 BROKER = "TESTS_BENCHMARKS_BROKER"
+RQ = "TESTS_BENCHMARKS_RQ"
 
 Call = Callable[[], t.Any]
 
@@ -111,7 +112,7 @@ def arguments() -> list[str]:
     return [g.user_id, g.request_id, *url]
 
 
-def url() -> list[dict[str, t.Any]]:
+def carried_url() -> list[dict[str, t.Any]]:
     """For `flask_alone`: what is carried of a request."""
     return [{name: request.environ[name] for name in CARRIED_OF_URL}] if request else []
 
@@ -122,7 +123,7 @@ def of_executor(executor: Executor, turns: int) -> Calls:
     remote = RemoteAppContextExecutor(executor, f"{HERE}:create_app", g=NAMED)
     return Calls(
         lambda: executor.submit(here.bare, turns).result(),
-        lambda: executor.submit(here.flask_alone, turns, *url()).result(),
+        lambda: executor.submit(here.flask_alone, turns, *carried_url()).result(),
         lambda: executor.submit(here.by_hand, turns, *arguments()).result(),
         lambda: remote.submit(here.in_context, turns).result(),
     )
@@ -179,9 +180,48 @@ def celery(turns: int) -> Iterator[Calls]:
         bare, flask, hand, carried = (create_celery(broker, name).tasks for name in Calls._fields)
         yield Calls(
             lambda: bare["bare"].delay(turns).get(timeout=60),
-            lambda: flask["flask_alone"].delay(turns, *url()).get(timeout=60),
+            lambda: flask["flask_alone"].delay(turns, *carried_url()).get(timeout=60),
             lambda: hand["by_hand"].delay(turns, *arguments()).get(timeout=60),
             lambda: carried["in_context"].delay(turns).get(timeout=60),
+        )
+
+
+def create_job_class() -> t.Any:
+    from flaskthreads_autopatch.integrations.rq import AppContextJob
+
+    return type("CarriedJob", (AppContextJob,), {"carrier": Carrier(create_app(), g=NAMED)})
+
+
+@contextlib.contextmanager
+def rq(turns: int) -> Iterator[Calls]:
+    from redis import Redis
+    from rq import Queue
+
+    from ..remote.servers import program, redis_server
+
+    here: t.Any = __import__(HERE, fromlist=["*"])
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        url = stack.enter_context(redis_server(folder))
+        connection = stack.enter_context(Redis.from_url(url, socket_timeout=None))
+        queues = {}
+        # A worker for each, which runs the jobs itself: a fork for each job takes longer than all else.
+        for name in Calls._fields:
+            job = [] if name != "carried" else ["--job-class", f"{HERE}.CarriedJob"]
+            command = [sys.executable, "-m", "rq.cli", "worker", "--url", url, *job, "--quiet"]
+            command += ["--worker-class", "rq.worker.SimpleWorker", name]
+            stack.enter_context(program([*command], folder / name, **{RQ: "1"}))
+            job_class = {"job_class": create_job_class()} if name == "carried" else {}
+            queues[name] = Queue(name, connection=connection, **job_class)
+
+        def result(name: str, fn: t.Any, *args: t.Any) -> t.Any:
+            return queues[name].enqueue(fn, turns, *args).latest_result(timeout=60).return_value
+
+        yield Calls(
+            lambda: result("bare", here.bare),
+            lambda: result("flask", here.flask_alone, *carried_url()),
+            lambda: result("by_hand", here.by_hand, *arguments()),
+            lambda: result("carried", here.in_context),
         )
 
 
@@ -191,6 +231,7 @@ ENGINES: dict[str, Callable[[int], contextlib.AbstractContextManager[Calls]]] = 
     "loky": loky,
     "dask": dask,
     "celery": celery,
+    "rq": rq,
 }
 
 
@@ -233,7 +274,7 @@ def show_parts(what: str, unit: float) -> None:
     remote = RemoteAppContextExecutor(Nowhere(), f"{HERE}:create_app", g=NAMED)
     carried = carry(here.bare, f"{HERE}:create_app", g=NAMED)
     message = pickle.dumps(carried)
-    environ = url()
+    environ = carried_url()
     parts: dict[str, Call] = {
         "submit()": lambda: remote.submit(here.bare, 0),
         "carry()": lambda: carry(here.bare, f"{HERE}:create_app", g=NAMED),
@@ -285,6 +326,9 @@ if BROKER in os.environ:
     bare_celery, flask_celery, by_hand_celery, carried_celery = (
         create_celery(os.environ[BROKER], name) for name in Calls._fields
     )
+
+if RQ in os.environ:
+    CarriedJob = create_job_class()
 
 if __name__ == "__main__":
     main()
