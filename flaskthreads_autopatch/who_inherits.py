@@ -43,13 +43,14 @@ def inherits(own: Patterns, ignore: Patterns, cls: type, fn: object, args: objec
         key = own, ignore, id(cls), id(function.__code__)
     elif fn is None:
         key = own, ignore, id(cls)
-    known = None if key is None else own_code.state.verdicts.get(key)
+    known: t.Any = None if key is None else own_code.state.verdicts.get(key)
+    does: bool | None
     if known is not None and known[0][1] is module and known[0][2] is qualname:
         does = known[0][0]
     else:
         does = _inherits_by_what_runs(own, ignore, cls, fn, args, function, key)
     if does is not None:
-        return t.cast(bool, does)
+        return does
     return caller is None or _is_own_starter(own, cls, caller())
 
 
