@@ -5,24 +5,21 @@ context that it would have, with nothing on ``g``: the floor), by hand (the glue
 arguments, a context opened in the task, and filled), carried. Each returns the same. What is printed are medians, and
 their ratios. ``--task N`` has each task compute for about N µs. Needs the engines, and a ``redis-server``.
 
-``--parts`` measures what is ours by itself, without an engine: shortest times, in multiples of an app context's.
+What is ours by itself, without an engine, is counted by ``python -m tests.benchmarks.instructions --only inject``.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import contextvars
 import multiprocessing
 import os
-import pickle
 import statistics
 import sys
 import tempfile
-import timeit
 import typing as t
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from time import perf_counter
@@ -30,7 +27,7 @@ from time import perf_counter
 from flask import Flask, g, request
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch import Carrier, RemoteAppContextExecutor, carry
+from flaskthreads_autopatch import Carrier, RemoteAppContextExecutor
 
 HERE = "tests.benchmarks.remote"
 NAMED = ("user_id", "request_id")
@@ -259,62 +256,15 @@ def show(engine: str, what: str, medians: list[float]) -> None:
     )
 
 
-class Nowhere(Executor):
-    """An engine that runs nothing."""
-
-    def submit(self, fn: t.Any, /, *args: t.Any, **kwargs: t.Any) -> Future[t.Any]:
-        return DONE
-
-
-DONE: Future[t.Any] = Future()
-
-
-def show_parts(what: str, unit: float) -> None:
-    here: t.Any = __import__(HERE, fromlist=["*"])
-    remote = RemoteAppContextExecutor(Nowhere(), f"{HERE}:create_app", g=NAMED)
-    carried = carry(here.bare, f"{HERE}:create_app", g=NAMED)
-    message = pickle.dumps(carried)
-    environ = carried_url()
-    parts: dict[str, Call] = {
-        "submit()": lambda: remote.submit(here.bare, 0),
-        "carry()": lambda: carry(here.bare, f"{HERE}:create_app", g=NAMED),
-        "pickled, and back": lambda: pickle.loads(pickle.dumps(carried)),
-        "in the worker": lambda: alone(carried, 0),
-        "Flask alone, in the worker": lambda: alone(flask_alone, 0, *environ),
-    }
-    print(f"{what} ({len(message)} bytes pickled): ", end="")
-    print(", ".join(f"{name} {shortest(call) / unit:.2f}" for name, call in parts.items()), flush=True)
-
-
-def alone(fn: Callable[..., t.Any], *args: t.Any) -> t.Any:
-    """As in a worker, where no context is active."""
-    return contextvars.Context().run(fn, *args)
-
-
-def shortest(call: Call) -> float:
-    return min(timeit.repeat(call, number=500, repeat=20)) / 500
-
-
-def app_context(app: Flask) -> None:
-    with app.app_context():
-        pass
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.remote")
     parser.add_argument("engines", nargs="*", choices=[*ENGINES, []], help="all, if none is named")
     parser.add_argument("--task", type=float, default=0, metavar="N", help="microseconds that each task computes for")
     parser.add_argument("--seconds", type=float, default=6, help="for each engine with each context")
-    parser.add_argument("--parts", action="store_true", help="what is ours by itself, without an engine")
     options = parser.parse_args()
     app, turns = create_app(), turns_of(options.task)
     contexts = {"app context": app.app_context, "request": lambda: app.test_request_context("/orders/7?q=1")}
-    for what, context in contexts.items() if options.parts else ():
-        unit = shortest(lambda: app_context(app))
-        with context():
-            g.user_id, g.request_id = "user-1", "a3f0c9d2"
-            show_parts(what, unit)
-    for engine in options.engines or (() if options.parts else ENGINES):
+    for engine in options.engines or ENGINES:
         with ENGINES[engine](turns) as calls:
             for what, context in contexts.items():
                 with context():
