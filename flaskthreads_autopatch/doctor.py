@@ -18,7 +18,8 @@ from flask import Flask, current_app, g, has_app_context
 
 from . import own_code
 from .environment import VARIABLE
-from .policy import DEFAULTS, Policy
+from .names import text_of
+from .policy import DEFAULTS, Policy, PolicyError, resolve
 from .replay import is_inherited
 from .switch import Status, policy_for
 
@@ -148,6 +149,10 @@ def _kill_switch() -> str:
 
 
 def _why_off() -> str:
+    try:
+        resolve({}, {}, os.environ)
+    except PolicyError as error:
+        return f"The library is not enabled: {error} Correct the variable, and restart."
     if os.environ.get(VARIABLE):
         return (
             f"The library is not enabled, although {VARIABLE}={os.environ[VARIABLE]!r}: the value was rejected (see"
@@ -210,15 +215,23 @@ _Leftovers = Callable[[], Iterator[str]]
 def _check(app: Flask, kind: str, start: Callable[[_Task], _Leftovers]) -> Check:
     entry = _Entry()
     task = _Task(app, entry)
+    left_behind: list[str] = []
+    ended = False
     app.teardown_appcontext_funcs.append(task.count_teardown)
     try:
         with app.app_context():
             setattr(g, _ENTRY, entry)
             leftovers = start(task)
-        del entry
-        left_behind = [*leftovers()]
+            # The app's own handlers may raise at the end of this block.
+            ended = True
+    except Exception as error:
+        if not ended:
+            raise
+        left_behind.append(f"an error in a teardown handler of the app, outside of threads too: {text_of(error)}")
     finally:
         app.teardown_appcontext_funcs.remove(task.count_teardown)
+    del entry
+    left_behind += leftovers()
     gc.collect()
     if task.entry() is not None:
         left_behind.append("a reference to the entries of the parent's g")

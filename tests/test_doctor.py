@@ -113,6 +113,23 @@ def test_a_worker_that_keeps_a_context():
     assert problems(app) == ["A pool task left something behind: an app context, active in the pool's worker."]
 
 
+def test_a_teardown_handler_that_raises_is_a_problem_and_no_traceback(installed):
+    @installed.teardown_appcontext
+    def close(error):
+        g.pop("db").close()
+
+    found = problems(installed)
+    error = "an error in a teardown handler of the app, outside of threads too: KeyError: 'db'"
+    assert found == [f"A {kind} left something behind: {error}." for kind in KINDS]
+
+
+def test_an_option_in_the_environment_that_is_rejected_is_the_reason(app, monkeypatch):
+    monkeypatch.setenv("FLASKTHREADS_AUTOPATCH_PROVIDE", "shop")
+    [problem] = problems(app)
+    assert problem.startswith("The library is not enabled: FLASKTHREADS_AUTOPATCH_PROVIDE cannot be set in the env")
+    assert problem.endswith(" Correct the variable, and restart.")
+
+
 def test_status_is_the_same_data(monkeypatch):
     monkeypatch.setenv("FLASKTHREADS_AUTOPATCH_PRELOAD", "1")
     app = Flask("tests")
