@@ -141,7 +141,7 @@ def flask_doctor(ctx: click.Context, as_json: bool, verbose: bool) -> None:
 
 
 def _load(path: str | None, as_json: bool, verbose: bool) -> Flask | None:
-    """Load the app that *path* names, or the one that `flask` finds; None if there is none to be found."""
+    """Load the app that *path* names, or the one that `flask` finds; None if there is no app to load."""
     from flask.cli import ScriptInfo, load_dotenv
 
     if path is None and not os.environ.get("FLASK_SKIP_DOTENV"):

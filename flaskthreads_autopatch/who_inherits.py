@@ -119,7 +119,7 @@ def _why_class_ignored(ignore: Patterns, cls: type) -> str | None:
 
 def bases_of(cls: type) -> list[type]:
     """Return *cls*, a class of threads, and its bases, as far as they say something of the thread."""
-    # A class that other code has put in the place of Thread does not: it may be any base.
+    # A class by which other code has replaced Thread says nothing, because it may be a base of any thread.
     stand_ins = [base for base in (threading.Thread, threading.Timer) if base.__module__ != "threading"]
     return [base for base in mro_of(cls) if not any(base is each for each in stand_ins)]
 

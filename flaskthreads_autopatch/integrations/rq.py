@@ -52,7 +52,7 @@ class AppContextJob(Job):
     def restore(self, raw_data: t.Any) -> t.Any:
         """Take over what RQ has stored of this job, and the message."""
         super().restore(raw_data)
-        # A message that is no text is none of ours, and is refused once the job runs.
+        # Only text is a message of this library. Anything else is refused when the job runs.
         self._message = raw_data.get(_FIELD, b"").decode("utf-8", "replace")
 
     def perform(self) -> t.Any:

@@ -53,7 +53,7 @@ class Hook(t.Protocol):
         """Undo `add`. Nothing happens if it was not called."""
 
     def describe(self) -> list[str]:
-        """Return the module that is called, in a list, which is empty if there is none."""
+        """Return a list with the module that is called; an empty list if no module is."""
 
 
 class _Layer(t.NamedTuple):

@@ -50,7 +50,8 @@ def provided_to_thread(thread: threading.Thread) -> Snapshot | None:
 class ProvidedRun(BoundRun):
     """Bound to a thread that was made where no app context is active, and whose class may bypass our ``start()``.
 
-    What it is provided with is asked when it runs: a subclass such as Timer sets its function after it was made.
+    The thread asks what it is provided with when it runs, because a subclass such as Timer sets its function after
+    it was made.
     """
 
     __slots__ = ()

@@ -288,7 +288,7 @@ def test_a_thousand_overlapping_greenlets_of_a_hundred_requests(installed: Flask
         if depth:
             gevent.spawn(work, name, depth - 1).get()
 
-    @installed.get("/work")
+    @installed.get("/user")
     def view() -> str:
         g.user, g.steps = request.args["user"], ["view"]
         before, pool = dict(vars(g._get_current_object())), Pool(3)
@@ -300,7 +300,7 @@ def test_a_thousand_overlapping_greenlets_of_a_hundred_requests(installed: Flask
         return t.cast(str, g.user)
 
     def get(name: str) -> str:
-        return installed.test_client().get(f"/work?user={name}").text
+        return installed.test_client().get(f"/user?user={name}").text
 
     names = [f"user{number}" for number in range(100)]
     requests = [gevent.spawn(get, name) for name in names]
