@@ -20,6 +20,7 @@ LAYERS = (
     "policy app_policies",
     "entries snapshot g_class",
     "visibility",
+    "audit",
     "capture replay provide",
     "wrapped",
     "patching",
