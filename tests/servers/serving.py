@@ -100,12 +100,11 @@ def _waitress(module: str, folder: Path, environ: Environ) -> Command:
     return Command([*words, f"{module}:application"], r"Serving on http://127\.0\.0\.1:(\d+)")
 
 
-def _uwsgi(*threads: str) -> Start:
+def _uwsgi(*options: str) -> Start:
     def command(module: str, folder: Path, environ: Environ) -> Command:
         # It is not started by a Python, and finds its packages in this home.
         words = [str(Path(sys.executable).parent / "uwsgi"), "--home", sys.prefix, "--module", f"{module}:application"]
-        words += ["--http-socket", "127.0.0.1:0", "--master", "--processes", "1", "--die-on-term", *threads]
-        words += ["--add-header", "Connection: close"]  # It does so, and does not say so.
+        words += ["--master", "--processes", "1", "--die-on-term", *options]
         return Command(words, r"bound to TCP address 127\.0\.0\.1:(\d+)")
 
     return command
@@ -168,11 +167,14 @@ def _apache(module: str, folder: Path, environ: Environ) -> Command:
     return Command(["apache2", "-f", str(folder / "apache.conf"), "-D", "FOREGROUND"], "AH00489", port)
 
 
+HTTP = ("--http-socket", "127.0.0.1:0", "--add-header", "Connection: close")  # It does close, and does not say so.
+
 COMMANDS: dict[str, Start] = {
     "gunicorn": _gunicorn,
     "waitress": _waitress,
-    "uwsgi": _uwsgi("--threads", THREADS),
-    "uwsgi with one core": _uwsgi("--enable-threads"),
+    "uwsgi": _uwsgi(*HTTP, "--threads", THREADS),
+    "uwsgi with one core": _uwsgi(*HTTP, "--enable-threads"),
+    "uwsgi with connections kept": _uwsgi("--http11-socket", "127.0.0.1:0", "--threads", THREADS, "--disable-logging"),
     "apache": _apache,
 }
 SERVERS = [

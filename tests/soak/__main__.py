@@ -1,7 +1,8 @@
-"""``python -m tests.soak --minutes N``: load on a real server, and proof that nothing is mixed up or left behind.
+"""``python -m tests.soak``: load on a real server, and proof that nothing is mixed up or left behind.
 
-Half of the time gunicorn serves with its gthread worker, half with gevent's. Needs the group ``soak``. Ends by itself;
-exit status 1 if anything was mixed up, leaked or failed.
+``--minutes N`` sends requests for so long, half of the time to gunicorn's gthread worker, half to gevent's; `app` does
+much for each. ``--requests N`` sends so many, as `million` says. Needs the groups ``tests`` and ``soak``. Ends by
+itself; exit status 1 if anything was mixed up, leaked or failed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from . import million
+
 WORKERS = ("gthread", "gevent")
 CLIENTS = 4
 LIMIT = 60
@@ -40,9 +43,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=1, help="in all, over both workers (default: 1)")
     parser.add_argument("--worker", choices=WORKERS, action="append", help="only this one")
+    parser.add_argument("--requests", type=int, metavar="N", help="instead: so many, half to gthread, half to uWSGI")
     options = parser.parse_args()
+    if options.requests:
+        return report(million.soak_all(options.requests))
     workers = options.worker or WORKERS
-    failures = [x for worker in workers for x in soak(worker, options.minutes * 60 / len(workers))]
+    return report([x for worker in workers for x in soak(worker, options.minutes * 60 / len(workers))])
+
+
+def report(failures: list[str]) -> int:
+    """Print what is wrong, and return the exit status."""
     for failure in failures:
         print(f"FAILED: {failure}", flush=True)
     return 1 if failures else 0

@@ -5,20 +5,18 @@ Served by gunicorn as ``tests.soak.app:create_app()``. Everything counted here i
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import threading
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.pool import ThreadPool
 
-import psutil
-from flask import Flask, appcontext_popped, appcontext_pushed, g, request, session
+from flask import Flask, g, request, session
 from flask_sqlalchemy import SQLAlchemy
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch import flask_context
+
+from .counts import Counts
 
 LIMIT = 30
 """Seconds after which what hangs is an error."""
@@ -29,19 +27,6 @@ db = SQLAlchemy()
 class Row(db.Model):  # type: ignore[name-defined, misc]
     id = db.Column(db.Integer, primary_key=True)
     user = db.Column(db.String, nullable=False)
-
-
-class Counts:
-    """What has been started, and what went wrong."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.values = dict.fromkeys(("requests", "threads", "timers", "tasks", "mix_ups", "pushed", "popped"), 0)
-
-    def add(self, **numbers: int) -> None:
-        with self.lock:
-            for name, number in numbers.items():
-                self.values[name] += number
 
 
 def work(counts: Counts, user: str, kind: str) -> int:
@@ -64,24 +49,15 @@ def create_app() -> Flask:
     # Few, and none beyond them: a connection that is not given back is soon missed.
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"pool_size": 24, "max_overflow": 0, "pool_timeout": LIMIT}
     db.init_app(app)
-    counts, executor = Counts(), ThreadPoolExecutor(6)
+    executor = ThreadPoolExecutor(6)
     # Under gevent, without this library too, a ThreadPool stands still for ever after some 9,000 tasks: it writes a few
     # bytes into a pipe for each, which nobody reads.
     pool = None if "gevent.monkey" in sys.modules else ThreadPool(4)
-    contexts: weakref.WeakSet[object] = weakref.WeakSet()
-
-    @appcontext_pushed.connect_via(app)
-    def pushed(sender: Flask) -> None:
-        counts.add(pushed=1)
-        contexts.add(flask_context.active())
-
-    @appcontext_popped.connect_via(app)
-    def popped(sender: Flask) -> None:
-        counts.add(popped=1)
 
     with app.app_context():
         db.create_all()
     flaskthreads_autopatch.install(app)
+    counts = Counts(app)
 
     @app.get("/jobs")
     def view() -> dict[str, int]:
@@ -113,14 +89,6 @@ def create_app() -> Flask:
 
     @app.get("/figures")
     def figures() -> dict[str, int]:
-        gc.collect()
-        process = psutil.Process()
-        return counts.values | {
-            # This request's own context is pushed and not popped.
-            "leaked_contexts": max(len(contexts), counts.values["pushed"] - counts.values["popped"]) - 1,
-            "leaked_connections": db.engine.pool.checkedout(),  # type: ignore[attr-defined]
-            "kilobytes": process.memory_info().rss // 1024,
-            "system_threads": process.num_threads(),
-        }
+        return counts.figures(db)
 
     return app
