@@ -1,0 +1,82 @@
+"""Two audits of one command beside each other: which places are new, which are gone, and which promises were broken."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .record import Record
+from .report import Audit
+from .verdicts import FIXED, NOT_INHERITED, judge
+
+_COUNTS = {
+    "failed": "failed",
+    "raised": "raised another exception",
+    "helped": "pushed a context",
+    "outlived": "outlived",
+}
+"""The counts of a record that are compared, each with a text."""
+
+
+class Pair(t.NamedTuple):
+    """One place in two audits. One of the two records is None where the place is new, or gone."""
+
+    earlier: Record | None
+    now: Record | None
+
+
+def pairs(earlier: Audit, now: Audit) -> list[Pair]:
+    """Return each place of the two audits once.
+
+    A place whose reason has changed is one place: it is compared by all of its key but that.
+    """
+    after = {record.key: record for record in now.records}
+    found = [Pair(record, after.pop(record.key, None)) for record in earlier.records]
+    left = {
+        pair.earlier.key._replace(reason=""): index for index, pair in enumerate(found) if pair.earlier and not pair.now
+    }
+    for record in after.values():
+        index = left.pop(record.key._replace(reason=""), None)
+        if index is None:
+            found.append(Pair(None, record))
+        else:
+            found[index] = Pair(found[index].earlier, record)
+    return found
+
+
+def difference(pair: Pair) -> str:
+    """Return what has changed, as text: ``failed 12 -> 0``."""
+    before, after = pair
+    if before is None:
+        return "new"
+    if after is None:
+        return f"gone (it had {before.starts} runs)"
+    counts = [(name, getattr(before, name), getattr(after, name)) for name in _COUNTS]
+    changes = [f"{_COUNTS[name]} {then} -> {now}" for name, then, now in counts if then != now]
+    if before.key.reason != after.key.reason:
+        changes.append("inherits -> does not" if after.key.reason else "did not inherit -> inherits")
+    if before.starts != after.starts:
+        changes.append(f"started {before.starts} -> {after.starts}")
+    return ", ".join(changes) or "no change"
+
+
+def broken(earlier: Audit, now: Audit) -> list[str]:
+    """Return the promises of an observation that were not kept with inheritance on, as sentences.
+
+    A place that was *fixed by the library*, or never failed, must not fail, and one that does not inherit must not.
+    """
+    if earlier.is_on or not now.is_on:
+        return []
+    found = []
+    for before, after in pairs(earlier, now):
+        if before is None or after is None:
+            continue
+        verdict = judge(before, on=False).name
+        if after.failed and (verdict == FIXED or not before.failed):
+            found.append(f"{_name(after)}: it was to be fixed, or never failed, and fails for want of a context.")
+        if verdict == NOT_INHERITED and not after.key.reason:
+            found.append(f"{_name(after)}: it was not to inherit, and inherits.")
+    return found
+
+
+def _name(record: Record) -> str:
+    return f"{record.key.callable}, started at {record.key.place or 'an unknown place'}"
