@@ -8,6 +8,7 @@ from __future__ import annotations
 TYPE_CHECKING = False  # typing would be the most expensive import of many a process that never imports Flask
 if TYPE_CHECKING:
     from .apps import AppLoadError as AppLoadError
+    from .audit.recorder import observed as observed
     from .carrier import Carrier as Carrier
     from .carrier import CarrierError as CarrierError
     from .carrier import NotPortableError as NotPortableError
@@ -57,6 +58,7 @@ __all__ = [
     "install",
     "is_enabled",
     "is_inherited",
+    "observed",
     "running",
     "status",
     "suppress_inheritance",
@@ -80,6 +82,7 @@ _MODULES = {
     "is_enabled": "switch",
     "is_inherited": "replay",
     "NotPortableError": "carrier",
+    "observed": "audit.recorder",
     "Policy": "policy",
     "PolicyError": "policy",
     "RemoteAppContextExecutor": "remote",

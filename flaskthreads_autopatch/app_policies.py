@@ -61,10 +61,22 @@ class _State:
 
 _state = _State()
 
-providers: dict[int, KnownApp] = {}
-"""The installed apps that may have the option ``provide``, by the ``id()`` of the note: those that have it, and those
-whose config is not settled yet. The patch points look here where no app context is active: it is nearly always empty.
+providers: dict[int, t.Callable[[], Flask | None]] = {}
+"""The installed apps that may have the option ``provide``, as a `KnownApp` by its ``id()``: those that have it, and
+those whose config is not settled yet. The patch points look here where no app context is active: it is nearly always
+empty.
 """
+
+_ASKED_ALWAYS = 0
+"""The key, in `providers`, of an entry that stands for no app."""
+
+
+def ask_always(always: bool) -> None:
+    """Have the patch points do their work where no app context is active, even if no app provides one there."""
+    if always:
+        providers[_ASKED_ALWAYS] = lambda: None
+    else:
+        providers.pop(_ASKED_ALWAYS, None)
 
 
 def policy_for(app: Flask) -> Policy | None:

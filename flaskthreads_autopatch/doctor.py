@@ -20,8 +20,9 @@ from . import own_code
 from .environment import VARIABLE
 from .names import text_of
 from .policy import DEFAULTS, Policy, PolicyError, resolve
+from .process_status import Status
 from .replay import is_inherited
-from .switch import Status, policy_for
+from .switch import policy_for
 
 _ENTRY = "flaskthreads_autopatch_doctor"
 _TIMEOUT = 60

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 VARIABLE = "FLASKTHREADS_AUTOPATCH"
 DUMP_SIGNAL_VARIABLE = f"{VARIABLE}_DUMP_SIGNAL"
 
+AUDIT_FOLDER_VARIABLE = f"{VARIABLE}_AUDIT"
+"""The folder in which each process keeps what an audit records: set by ``flaskthreads-autopatch audit``."""
+
+OBSERVE = "observe"
+"""The value of the variable that has the library observe: it records what would be inherited, and nothing is."""
+
 BOOLEAN_WORDS = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
     **dict.fromkeys(("0", "false", "no", "off"), False),
@@ -26,16 +32,17 @@ BOOLEAN_WORDS = {
 def is_enabled_by_environment(default: bool) -> bool:
     """Return whether the environment enables the library, or *default* if the variable is unset or empty.
 
-    An invalid value is reported on stderr and counts as false. With ``python -E`` or ``-I`` the variable is ignored.
+    `OBSERVE` enables it too. An invalid value is reported on stderr and counts as false. With ``python -E`` or ``-I``
+    the variable is ignored.
     """
     if sys.flags.ignore_environment:
         return False
     text = os.environ.get(VARIABLE, "")
     if not text.strip():
         return default
-    is_enabled = BOOLEAN_WORDS.get(text.strip().lower())
+    is_enabled = True if _word(os.environ) == OBSERVE else BOOLEAN_WORDS.get(_word(os.environ))
     if is_enabled is None:
-        allowed = one_of([*BOOLEAN_WORDS])
+        allowed = one_of([*BOOLEAN_WORDS, OBSERVE])
         print_to_stderr(f"{VARIABLE} must be {allowed}, not {text!r} (set in the environment). Nothing is patched.")
         return False
     return is_enabled
@@ -43,12 +50,26 @@ def is_enabled_by_environment(default: bool) -> bool:
 
 def has_kill_switch(environ: Mapping[str, str]) -> bool:
     """Return whether *environ* has the operator's kill switch, ``FLASKTHREADS_AUTOPATCH=0``."""
-    return BOOLEAN_WORDS.get(environ.get(VARIABLE, "").strip().lower()) is False
+    return BOOLEAN_WORDS.get(_word(environ)) is False
 
 
 def is_kill_switch_on() -> bool:
     """Return whether this process has the kill switch. With ``python -E`` or ``-I`` the variable is ignored."""
     return not sys.flags.ignore_environment and has_kill_switch(os.environ)
+
+
+def is_observing_by_environment() -> bool:
+    """Return whether the environment has this process observe. With ``python -E`` or ``-I`` the variable is ignored."""
+    return not sys.flags.ignore_environment and _word(os.environ) == OBSERVE
+
+
+def audit_folder() -> str:
+    """Return the folder for what is recorded; empty if there is none. With ``python -E`` or ``-I`` it is ignored."""
+    return "" if sys.flags.ignore_environment else os.environ.get(AUDIT_FOLDER_VARIABLE, "")
+
+
+def _word(environ: Mapping[str, str]) -> str:
+    return environ.get(VARIABLE, "").strip().lower()
 
 
 def one_of(words: list[str]) -> str:

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 
 from . import catalogue, own_code, who_inherits
 from .by_identity import Cache, remember
-from .environment import BOOLEAN_WORDS, DUMP_SIGNAL_VARIABLE, VARIABLE, one_of
+from .environment import AUDIT_FOLDER_VARIABLE, BOOLEAN_WORDS, DUMP_SIGNAL_VARIABLE, VARIABLE, one_of
 from .names import mro_of, path_of_class, safe_repr
 
 PREFIX = f"{VARIABLE}_"
@@ -185,7 +185,8 @@ def _read_options(mapping: Mapping[str, t.Any], source: str) -> dict[str, t.Any]
     # A config may have keys that are not strings.
     keys = [key for key in list(mapping) if isinstance(key, str) and key.startswith(PREFIX) and mapping[key] != ""]
     if source == ENVIRONMENT:
-        keys = [key for key in keys if key != DUMP_SIGNAL_VARIABLE]  # It is read elsewhere, and is not an option.
+        # These are read elsewhere, and are not options.
+        keys = [key for key in keys if key not in (AUDIT_FOLDER_VARIABLE, DUMP_SIGNAL_VARIABLE)]
     return {(option := key.removeprefix(PREFIX).lower()): _parse(option, mapping[key], source, key) for key in keys}
 
 

@@ -24,6 +24,7 @@ from .app_policies import KnownApp, policy_for, provide_of, providers
 from .by_identity import Cache, remember
 from .log import log
 from .names import path_of, path_of_class, safe_repr
+from .observation import is_only_observing
 from .place import place_of_origin
 from .policy import KEYWORD, PROVIDE, AppOptions, Options, Policy, PolicyError
 from .snapshot import NO_ENTRIES, NONE_LEFT_OUT, Snapshot
@@ -100,9 +101,11 @@ def _matches(paths: list[tuple[str, str]], fn: object, args: object, cls: type |
     return [match for known in providers.copy().values() if (match := _match(known, paths, fn, args, cls)) is not None]
 
 
-def _match(known: KnownApp, paths: list[tuple[str, str]], fn: object, args: object, cls: type | None) -> _Match | None:
+def _match(
+    known: t.Callable[[], Flask | None], paths: list[tuple[str, str]], fn: object, args: object, cls: type | None
+) -> _Match | None:
     app = known()
-    if app is None:
+    if app is None or not isinstance(known, KnownApp):
         return None
     try:
         patterns = provide_of(app, known)
@@ -157,7 +160,7 @@ def _others_with(patterns: frozenset[str], app: Flask) -> list[tuple[Flask, str]
     found = []
     for known in providers.copy().values():
         other = known()
-        if other is not None and other is not app:
+        if other is not None and other is not app and isinstance(known, KnownApp):
             try:
                 found += [(other, pattern) for pattern in provide_of(other, known) if pattern in patterns]
             except PolicyError:
@@ -174,6 +177,6 @@ def _empty(app: Flask, policy: Policy) -> Snapshot:
     snapshot.parent = parents.NOWHERE
     snapshot.warn_after = policy.warn_after
     snapshot.origin = place_of_origin(policy.own) if policy.origins or policy.warn_after is not None else None
-    if policy.warn_after is not None:
+    if policy.warn_after is not None and not is_only_observing():
         watch(snapshot)
     return snapshot

@@ -26,6 +26,7 @@ from . import entries, flask_context
 from .clean_context import clean_context
 from .flask_context import FLASKS_G, foreign_request
 from .log import deferred, log_deferred
+from .observation import Observation, begin_run, end_run
 from .snapshot import Snapshot
 from .suppression import R
 from .visibility import signals
@@ -57,6 +58,8 @@ def replay(
     """
     replaying = error = None
     try:
+        if type(snapshot) is Observation:
+            return _observed(snapshot, fn, args, kwargs, kind, shown)
         # A request context that is active here belongs to other code, and must not be seen in the new app context.
         if not in_own_variables and (snapshot.variables is not None or foreign_request() is not None):
             in_context: Callable[..., R] = own_variables(snapshot).run
@@ -72,6 +75,29 @@ def replay(
     finally:
         # An exception that is kept, as a future keeps it, keeps this frame and its variables through its traceback.
         del snapshot, fn, args, kwargs, shown, replaying, error
+
+
+def _observed(
+    observation: Observation,
+    fn: Callable[..., R],
+    args: tuple[t.Any, ...],
+    kwargs: dict[str, t.Any],
+    kind: Kind,
+    shown: object,
+) -> R:
+    """Do what `replay` does with the snapshot of *observation*, if it has one, and count this run."""
+    error = None
+    run = begin_run(observation, fn if shown is None else shown, kind)
+    try:
+        if observation.replayed is None:
+            return fn(*args, **kwargs)
+        return replay(observation.replayed, fn, args, kwargs, kind, shown)
+    except BaseException as exc:
+        error = exc
+        raise
+    finally:
+        end_run(run, error)
+        del observation, fn, args, kwargs, shown, run, error
 
 
 def own_variables(snapshot: Snapshot) -> contextvars.Context:

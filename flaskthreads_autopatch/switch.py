@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import platform
 import sys
@@ -16,10 +15,12 @@ from . import app_policies, own_code, provide
 from .app_policies import EXTENSION as EXTENSION
 from .app_policies import policy_for as policy_for
 from .app_policies import policy_or_default as policy_or_default
+from .audit import recorder
 from .distributions import version_of
-from .environment import is_kill_switch_on, print_to_stderr
+from .environment import audit_folder, is_kill_switch_on, is_observing_by_environment, print_to_stderr
 from .names import safe_repr
-from .policy import AppOptions, Options, Policy, PolicyError, resolve
+from .policy import KEYWORD, AppOptions, Options, Policy, PolicyError, resolve
+from .process_status import Status
 from .suppression import THREADS_INHERIT_CONTEXT
 from .visibility import dump_signal, parents
 
@@ -27,33 +28,6 @@ if t.TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .patching.layers import Layers
-
-
-@dataclasses.dataclass(frozen=True)
-class Status:
-    """What `status` returns: whether the library is enabled, for which apps, and how the process is patched."""
-
-    enabled: bool
-    """Whether any patch is applied."""
-    policy: Policy | None
-    """The policy for apps that are not installed, before their own config; None unless `enable` was called."""
-    apps: tuple[tuple[str, Policy], ...]
-    """The name and the policy of each app that is installed, or for which `enable` has captured a context. Several apps
-    may have the same name. Before the first capture, this is the policy that the app's config makes now."""
-    own: tuple[str, ...]
-    """The top-level packages that count as own code because they belong to an app: see `install`."""
-    patch_points: dict[str, list[str]]
-    """For each patch point, the modules that its layers come from, the outermost first."""
-    versions: dict[str, str]
-    """The versions of this library, Python, Flask and wrapt."""
-    gil: bool
-    """Whether the global interpreter lock is enabled."""
-    thread_inherit_context: bool
-    """Whether threads of this Python start with the context variables of their starter."""
-    refused: tuple[tuple[str, str], ...]
-    """The name of each app whose config has a wrong option, and the error. Threads of such an app do not inherit."""
-    kill_switch: bool
-    """Whether ``FLASKTHREADS_AUTOPATCH=0`` is set in the environment, so that `install` and `enable` do nothing."""
 
 
 class Handle:
@@ -131,8 +105,12 @@ def uninstall(app: Flask) -> None:
             _update_patches()
 
 
-def enable(**options: Unpack[Options]) -> Handle:
+def enable(*, observe: bool = False, **options: Unpack[Options]) -> Handle:
     """Have every thread, timer and pool task inherit the app context in which it is started, whatever the app.
+
+    With ``observe=True``, or ``FLASKTHREADS_AUTOPATCH=observe`` in the environment, nothing is inherited, by installed
+    apps neither. Instead, `observed` returns what would be inherited at each place that starts a thread or task, and
+    what happened to it.
 
     The options are those of `install`, without ``provide``, which is about one app. An option that is not given is read
     from the config of each app, or else from the environment, when the first thread is started in a context of that
@@ -144,18 +122,20 @@ def enable(**options: Unpack[Options]) -> Handle:
 
     Enabling again replaces the options. The returned handle is a context manager: at its end, it calls `disable`.
     """
+    if not isinstance(observe, bool):
+        raise PolicyError(f"observe must be True or False, not {safe_repr(observe)} (set by keyword).", KEYWORD)
     provide.check_enable(options)
     resolved = _resolve_if_allowed(t.cast(AppOptions, options))
     if resolved is not None:
         _state.patches.watch_imports()
         with _state.lock:
-            before = app_policies.set_enabled(options), _state.policy
-            _state.policy = resolved
+            before = app_policies.set_enabled(options), _state.policy, _state.observes
+            _state.policy, _state.observes = resolved, observe
             try:
                 _update_patches()
             except BaseException:
                 app_policies.set_enabled(before[0])
-                _state.policy = before[1]
+                _state.policy, _state.observes = before[1:]
                 raise
     return Handle()
 
@@ -168,7 +148,7 @@ def disable() -> None:
     is gone. Threads and tasks that have inherited a context keep it.
     """
     with _state.lock:
-        _state.policy = None
+        _state.policy, _state.observes = None, False
         app_policies.forget_all()
         _update_patches()
 
@@ -200,6 +180,7 @@ def status() -> Status:
             thread_inherit_context=THREADS_INHERIT_CONTEXT,
             refused=refused,
             kill_switch=is_kill_switch_on(),
+            observes=patches.applied and _observes(),
         )
 
 
@@ -215,15 +196,35 @@ def _update_patches() -> None:
         try:
             _state.is_up_to_date = True
             if app_policies.is_wanted():
+                _update_recorder()
                 _state.patches.apply()
                 dump_signal.install()
             elif _state.has_patches():
                 _state.patches.revert()
+                app_policies.ask_always(False)
+                recorder.stop()
                 own_code.forget_adopted()
                 dump_signal.uninstall()
                 parents.stop_watching()
         finally:
             _state.is_updating = False
+
+
+def _update_recorder() -> None:
+    """Record what is started, if that is wanted. Before the patches are applied: in observe mode nothing is inherited.
+
+    ``audit --on`` records too, with inheritance: it names a folder.
+    """
+    folder = audit_folder()
+    app_policies.ask_always(_observes() or bool(folder))
+    if _observes() or folder:
+        recorder.start(folder, replays=not _observes())
+    else:
+        recorder.stop()
+
+
+def _observes() -> bool:
+    return _state.observes or is_observing_by_environment()
 
 
 def _resolve_if_allowed(keywords: AppOptions) -> Policy | None:
@@ -260,6 +261,8 @@ class _State:
     def __init__(self) -> None:
         self.policy: Policy | None = None
         """The policy of the keywords of `enable` and the environment; None unless `enable` is in force."""
+        self.observes = False
+        """Whether `enable` was called with ``observe=True``."""
         self.is_updating = False
         self.is_up_to_date = True
         self.renew_lock()

@@ -65,7 +65,11 @@ maps: list[None] = []
 def _snapshot_of_task(policy_for: PolicyFor, fn: t.Any, args: Args, frame: FrameType | None) -> Snapshot | None:
     of_map: Snapshot | None = getattr(_current(), KEY, None) if maps else None
     # The code of the items may start tasks too, which inherit what is active there.
-    if of_map is None or (active() is not None and (frame is None or frame.f_code is not _start_tasks.__code__)):
+    if (
+        of_map is None
+        or of_map.app is None
+        or (active() is not None and (frame is None or frame.f_code is not _start_tasks.__code__))
+    ):
         return snapshot_here(policy_for, fn, args)
     policy = policy_for(of_map.app)
     if policy is None or is_suppressed() is True or policy.why_task_not_inherited(fn, args):

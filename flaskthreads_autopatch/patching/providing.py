@@ -7,7 +7,9 @@ import typing as t
 
 from .. import flask_context
 from ..app_policies import providers as providers
+from ..audit.recorder import recorders
 from ..flask_context import active
+from ..observation import observe_nothing, observe_provided
 from ..provide import provided
 from ..snapshot import Snapshot
 from ..suppression import is_suppressed
@@ -19,6 +21,13 @@ gate = flask_context.active_or(providers)
 """The gate of a patch point that provides: true if an app context is active, or while an app may provide one."""
 
 
+def observed_or(snapshot: Snapshot | None) -> Snapshot | None:
+    """Return *snapshot*, which is provided where no context is active, or None; while observing, as an observation."""
+    if not recorders:
+        return snapshot
+    return observe_nothing(None, None, False, "") if snapshot is None else observe_provided(snapshot)
+
+
 def snapshot_here(policy_for: PolicyFor, fn: object, args: Args = ()) -> Snapshot | None:
     """Return what *fn*, a task or callback that will be called with *args*, inherits here, or is provided with."""
     ctx = active()
@@ -27,10 +36,12 @@ def snapshot_here(policy_for: PolicyFor, fn: object, args: Args = ()) -> Snapsho
 
 def provided_to_task(fn: object, args: Args = ()) -> Snapshot | None:
     """Return what *fn*, a task or callback that will be called with *args*, is provided with; None if nothing."""
-    if not providers or issubclass(type(fn), BoundCallable) or is_suppressed() is True:
+    if not providers or issubclass(type(fn), BoundCallable):
         return None
+    if is_suppressed() is True:
+        return observed_or(None)
     try:
-        return provided(fn, args)
+        return observed_or(provided(fn, args))
     except Exception:
         log_failure(fn)
         return None
@@ -39,9 +50,9 @@ def provided_to_task(fn: object, args: Args = ()) -> Snapshot | None:
 def provided_to_thread(thread: threading.Thread) -> Snapshot | None:
     """Return what *thread* is provided with; None if nothing."""
     if not providers or is_suppressed():
-        return None
+        return observed_or(None)
     try:
-        return provided(target_of(thread), thread.__dict__.get("_args"), type(thread))
+        return observed_or(provided(target_of(thread), thread.__dict__.get("_args"), type(thread)))
     except Exception:
         log_failure(thread)
         return None

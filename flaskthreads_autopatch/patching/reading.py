@@ -11,6 +11,7 @@ import typing as t
 from collections.abc import Iterator, Sized
 from types import SimpleNamespace
 
+from ..observation import Observation
 from ..replay import begin, end, own_variables
 from ..snapshot import Snapshot
 from .bound import Lease
@@ -27,6 +28,8 @@ class BoundItems:
 
     def __iter__(self) -> Iterator[t.Any]:
         snapshot, self._lease = self._lease._self_snapshot, _NO_LEASE
+        if type(snapshot) is Observation:
+            snapshot = snapshot.replayed
         if snapshot is None:
             yield from self._items
             return

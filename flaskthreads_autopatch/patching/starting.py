@@ -11,15 +11,20 @@ import threading
 import typing as t
 from types import FrameType
 
+from flask.ctx import AppContext
+
 from .. import who_inherits
+from ..audit.recorder import recorders
 from ..capture import capture
 from ..flask_context import active, is_ending
 from ..log import log, logger
+from ..observation import observe_capture, observe_nothing
 from ..policy import Policy
 from ..provide import provided
+from ..snapshot import Snapshot
 from ..suppression import is_suppressed
 from .bound import BoundCallable, BoundTask, bind_to
-from .providing import providers
+from .providing import observed_or, providers
 from .wrappers import PolicyFor, log_failure
 
 PLAIN: type = threading.Thread
@@ -43,10 +48,12 @@ def bound_start(
 ) -> BoundCallable | None:
     """Return *fn*, bound to what it inherits where this is called, or is provided with; None to start it as it is."""
     ctx, policy, snapshot = active(), None, None
-    if issubclass(type(fn), BoundCallable) or is_suppressed():
+    if issubclass(type(fn), BoundCallable) or (is_suppressed() and not recorders):
         return None
     try:
-        if ctx is None:
+        if recorders:
+            snapshot = _observed(policy_for, ctx, started)
+        elif ctx is None:
             snapshot = provided(started.fn, started.args, started.cls) if providers else None
         elif (policy := policy_for(ctx.app)) is not None and not is_ending(ctx) and _inherits(policy, started):
             snapshot = capture(ctx, policy)
@@ -63,6 +70,21 @@ def bound_start(
 def _inherits(policy: Policy, started: Started) -> bool:
     fn, args, frame, cls = started
     return who_inherits.inherits(policy.own, policy.ignore, cls, fn, args, lambda: frame)
+
+
+def _observed(policy_for: PolicyFor, ctx: AppContext | None, started: Started) -> Snapshot | None:
+    """Return the observation of what *started* inherits, or would inherit, from *ctx*."""
+    suppressed, (fn, args, frame, cls) = is_suppressed(), started
+    if ctx is None:
+        return observed_or(None if suppressed else provided(fn, args, cls))
+    policy = policy_for(ctx.app)
+    if policy is None or suppressed or is_ending(ctx):
+        return observe_nothing(ctx, policy, suppressed, "")
+    if _inherits(policy, started):
+        return observe_capture(ctx, policy)
+    own, ignore = policy.own, policy.ignore
+    reason = who_inherits.why_thread_not_inherited(own, ignore, cls, fn, args, lambda: frame)
+    return observe_nothing(ctx, policy, False, reason or "")
 
 
 class _Explained(BoundCallable):

@@ -12,10 +12,12 @@ from flask import Flask
 from flask.ctx import AppContext
 
 from .. import who_inherits
+from ..audit.recorder import recorders
 from ..capture import capture
 from ..clean_context import clean_context
 from ..flask_context import active, is_ending
 from ..log import logger
+from ..observation import is_only_observing, observe_capture, observe_nothing
 from ..policy import Policy
 from ..snapshot import Snapshot
 from ..suppression import THREADS_INHERIT_CONTEXT, is_suppressed
@@ -35,7 +37,10 @@ def _init(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, arg
     ctx = active()
     if ctx is None:
         if providers and thread is not None and _has_start_of_its_own(type(thread)):
-            bind_run(thread, bound_to(None, ProvidedRun))
+            if recorders:
+                bind_run(thread, bound_to(provided_to_thread(thread), BoundRun))
+            else:
+                bind_run(thread, bound_to(None, ProvidedRun))
         return
     if (policy := policy_for(ctx.app)) is None or thread is None:
         return
@@ -77,14 +82,14 @@ def start(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, arg
         return wrapped(*args, **kwargs)
     before = kept(thread)
     policy = None if ctx is None else policy_for(ctx.app)
-    if before is None and policy is None and (ctx is not None or not providers):
+    if before is None and policy is None and (ctx is not None or not providers) and not recorders:
         return wrapped(*args, **kwargs)
     bound = before if before is not None and before.explicit else _binding(policy_for, policy, ctx, thread, before)
     if bound is None and policy is None:
         return wrapped(*args, **kwargs)  # No app provides for it.
     undo = None if bound is None else bind_run(thread, bound)
     try:
-        if bound is None or bound.snapshot is None or THREADS_INHERIT_CONTEXT:
+        if (bound is None or bound.snapshot is None or THREADS_INHERIT_CONTEXT) and not is_only_observing():
             # Python itself may pass the caller's context variables to the thread (H15). Flask's contexts must not be in
             # them: a worker would keep the parent's, and a thread that inherits has contexts of its own.
             return clean_context().run(wrapped, *args, **kwargs)
@@ -116,7 +121,7 @@ def _binding(
     snapshot = None
     if ctx is not None and policy is not None:
         snapshot = _snapshot(policy, ctx, thread, _caller)
-    elif before is not None and before.snapshot is not None and not is_suppressed():
+    elif before is not None and before.snapshot is not None and before.snapshot.app and not is_suppressed():
         policy = policy_for(before.snapshot.app)
         if _holds(policy_for, _caller, before.snapshot.app, thread):
             return before
@@ -124,6 +129,8 @@ def _binding(
         snapshot = provided_to_thread(thread)
     if snapshot is not None:
         return bound_to(snapshot, BoundRun)
+    if recorders:
+        return bound_to(_observed(policy, thread, ctx), BoundRun)
     if policy is not None and logger.isEnabledFor(logging.DEBUG):
         explained = _explained(policy, thread, ctx)
         if explained is not None:
@@ -149,7 +156,22 @@ def _snapshot(policy: Policy, ctx: AppContext, thread: threading.Thread, caller:
         if not who_inherits.inherits(policy.own, policy.ignore, cls, target_of(thread), state.get("_args"), caller):
             return None
         # Since 3.14 a thread can be given its context variables: those stay.
-        return capture(ctx, policy, state.get("_context") is None)
+        take = observe_capture if recorders else capture
+        return take(ctx, policy, state.get("_context") is None)
+    except Exception:
+        log_failure(thread)
+        return None
+
+
+def _observed(policy: Policy | None, thread: threading.Thread, ctx: AppContext | None) -> Snapshot | None:
+    """Return the observation that *thread* inherits nothing of *ctx*, and why."""
+    try:
+        suppressed, reason = is_suppressed(), ""
+        if policy is not None and not suppressed:
+            own, ignore, args = policy.own, policy.ignore, thread.__dict__.get("_args")
+            cls, target = type(thread), target_of(thread)
+            reason = who_inherits.why_thread_not_inherited(own, ignore, cls, target, args, _caller) or ""
+        return observe_nothing(ctx, policy, suppressed, reason)
     except Exception:
         log_failure(thread)
         return None

@@ -16,9 +16,11 @@ from collections.abc import Callable
 from flask import Flask
 from flask.ctx import AppContext
 
+from ..audit.recorder import recorders
 from ..capture import capture
 from ..flask_context import is_ending
 from ..log import log
+from ..observation import observe_capture, observe_nothing
 from ..policy import Policy
 from ..snapshot import Snapshot
 from ..suppression import is_suppressed
@@ -35,11 +37,26 @@ def snapshot_for(policy_for: PolicyFor, ctx: AppContext, fn: object, args: Args 
     """Return what *fn*, a task or callback that will be called with *args*, inherits from *ctx*; None if nothing."""
     if issubclass(type(fn), BoundCallable):  # isinstance() would ask for the user's __class__
         return None
+    if recorders:
+        return _observed(policy_for, ctx, fn, args)
     policy = policy_for(ctx.app)
     if policy is None or is_suppressed() is True or is_ending(ctx):
         return None
     try:
         return None if policy.why_task_not_inherited(fn, args) else capture(ctx, policy)
+    except Exception:
+        log_failure(fn)
+        return None
+
+
+def _observed(policy_for: PolicyFor, ctx: AppContext, fn: object, args: Args) -> Snapshot | None:
+    """Return the observation of what *fn* inherits, or would inherit, from *ctx*."""
+    try:
+        policy, suppressed = policy_for(ctx.app), is_suppressed() is True
+        if policy is None or suppressed or is_ending(ctx):
+            return observe_nothing(ctx, policy, suppressed, "")
+        reason = policy.why_task_not_inherited(fn, args)
+        return observe_nothing(ctx, policy, False, reason) if reason else observe_capture(ctx, policy)
     except Exception:
         log_failure(fn)
         return None

@@ -100,7 +100,8 @@ class FlaskAwaited:
 def activate_in_time():
     if sys.version_info < (3, 10):
         return
-    is_enabled = os.environ.get("FLASKTHREADS_AUTOPATCH", "").strip().lower() in ("1", "true", "yes", "on")
+    words = ("1", "true", "yes", "on", "observe")
+    is_enabled = os.environ.get("FLASKTHREADS_AUTOPATCH", "").strip().lower() in words
     if is_enabled and "flask" not in sys.modules:
         sys.meta_path.insert(0, FlaskAwaited())
     else:

@@ -16,7 +16,7 @@ from flask import Flask
 
 from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
-from .helpers import STARTS, WAYS, Compare, NewApp, Scenario, Start, T, switched_on
+from .helpers import OBSERVE, STARTS, WAYS, Compare, NewApp, Scenario, Start, T, switched_on
 
 
 @pytest.fixture
@@ -44,6 +44,9 @@ def unchanged(new_app: NewApp) -> Compare:
         without = switched_on("install", scenario, app) if THREADS_INHERIT_CONTEXT else scenario(app)
         for way in ways or WAYS:
             assert (way, switched_on(way, scenario, new_app())) == (way, without)
+        if not ways:
+            off = scenario(new_app()) if THREADS_INHERIT_CONTEXT else without
+            assert (OBSERVE, switched_on(OBSERVE, scenario, new_app())) == (OBSERVE, off)
         return without
 
     return compare

@@ -32,6 +32,9 @@ WAYS: dict[str, Callable[[Flask], object]] = {
 }
 """The ways of switching the patches on that `unchanged` tries."""
 
+OBSERVE = "observe"
+"""The way in which nothing is inherited. `unchanged` tries it too."""
+
 
 class Compare(t.Protocol):
     """Run a scenario with the patches off and on."""
@@ -41,7 +44,10 @@ class Compare(t.Protocol):
 
 def switched_on(way: str, scenario: Scenario[T], app: Flask) -> T:
     """What *scenario* observes with the patches on."""
-    WAYS[way](app)
+    if way == OBSERVE:
+        flaskthreads_autopatch.enable(observe=True)
+    else:
+        WAYS[way](app)
     try:
         return scenario(app)
     finally:

@@ -26,6 +26,7 @@ import flaskthreads_autopatch
 from flaskthreads_autopatch import Carrier, CarrierError, NotPortableError, suppress_inheritance
 from flaskthreads_autopatch.carrier import KEY
 
+from ..helpers import by_no_clock
 from . import shop
 
 NAMED: dict[str, t.Any] = {"g": ("user_id", "request_id"), "headers": ("X-Request-ID",)}
@@ -234,6 +235,7 @@ messages = st.fixed_dictionaries(
 )
 
 
+@by_no_clock
 @given(messages, st.booleans())
 def test_whatever_is_forged_the_task_runs_or_it_is_a_carrier_error(content: dict[str, t.Any], signed: bool) -> None:
     app = create_app()

@@ -21,6 +21,8 @@ from markupsafe import Markup
 
 from flaskthreads_autopatch import CarrierError, wire
 
+from ..helpers import by_no_clock
+
 LIMIT = 64 * 1024
 
 
@@ -128,6 +130,7 @@ values = st.recursive(
 )
 
 
+@by_no_clock
 @given(values)
 def test_each_value_arrives_equal_or_is_refused(value: t.Any) -> None:
     try:
@@ -266,6 +269,7 @@ def test_a_wrong_message_is_a_carrier_error(text: t.Any) -> None:
     assert str(raised.value).startswith("The carried context cannot be used, and the task does not run: ")
 
 
+@by_no_clock
 @given(
     st.text()
     | st.recursive(

@@ -1,0 +1,222 @@
+"""The recorder: counts each run of a thread or task for its place of origin, while the library observes.
+
+It keeps counts, names and weak references: no value of ``g``, no request, no exception.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextvars
+import os
+import threading
+import typing as t
+import weakref
+from time import monotonic
+
+from flask.ctx import AppContext
+from flask.signals import appcontext_pushed, appcontext_tearing_down
+
+from .. import flask_context
+from ..flask_context import PARENT
+from ..visibility import parents
+from .counts import Counts, ProcessCounts
+from .record import Key, Record
+
+_WANT_OF_CONTEXT = (
+    "working outside of",  # Flask and Werkzeug
+    "no application found",  # Flask-SQLAlchemy 2
+    "outside of application context",
+    "outside of request context",
+)
+"""What the message of a `RuntimeError` has that is raised because no context is active, in lower case."""
+_MOST_CAUSES = 20
+
+
+class Run:
+    """One run of a thread or task, as long as it goes on."""
+
+    __slots__ = ("__weakref__", "began", "counts", "has_helped", "is_late", "outer", "parent")
+
+    counts: Counts
+    parent: weakref.ref[AppContext]
+    """The parent's context, `parents.NOWHERE` if none was active."""
+    began: float
+    is_late: bool
+    """Whether the parent's context has ended meanwhile."""
+    has_helped: bool
+    """Whether it has pushed a context of its own."""
+    outer: contextvars.Token[Run | None]
+
+
+_current: contextvars.ContextVar[Run | None] = contextvars.ContextVar("flaskthreads_autopatch.run", default=None)
+"""The run that goes on here. A greenlet has variables of its own, as a thread has."""
+
+
+class Recorder:
+    """Counts what runs in this process. *replays*: whether the runs inherit, or are observed only."""
+
+    def __init__(self, folder: str, replays: bool) -> None:
+        self.replays = replays
+        self._folder = folder
+        self._renew()
+
+    def _renew(self) -> None:
+        # Reentrant, because a signal handler or a finalizer may start a thread while its own thread is in here (H32).
+        self._lock = threading.RLock()
+        self._counts = ProcessCounts(self._folder)
+        self._running: dict[Run, None] = {}
+
+    def begin(self, key: Key, parent: weakref.ref[AppContext], names: Names) -> Run:
+        """Note that a run of what *key* describes begins in this thread. Pass the result to `end`, in this thread."""
+        run = Run()
+        run.parent, run.began, run.has_helped, run.is_late = parent, monotonic(), False, False
+        with self._lock:
+            run.counts = counts = self._counts.of(key)
+            record = counts.record
+            record.starts += 1
+            counts.running += 1
+            record.most_at_once = max(record.most_at_once, counts.running)
+            self._counts.note_names(counts, *names)
+            self._running[run] = None
+            if parent is not parents.NOWHERE and parents.is_over(parent):
+                self._note_late(run)
+            counts.write()
+        run.outer = _current.set(run)
+        return run
+
+    def end(self, run: Run, error: BaseException | None) -> None:
+        """Note that *run* has ended, with *error* if it raised."""
+        try:
+            _current.reset(run.outer)
+        except ValueError:
+            _current.set(None)  # It ends in other context variables than those in which it began.
+        has_failed = error is not None and _is_want_of_context(error)
+        with self._lock:
+            if self._running.pop(run, run) is run:
+                return  # It was copied by a fork. The parent process counts it.
+            record = run.counts.record
+            run.counts.running -= 1
+            record.failed += has_failed
+            record.raised += error is not None and not has_failed
+            record.helped += run.has_helped
+            if not run.is_late and run.parent is not parents.NOWHERE and parents.is_over(run.parent):
+                self._note_late(run)
+            if run.is_late:
+                record.still_running -= 1
+                self._note_time(run)
+            run.counts.write()
+
+    def _note_late(self, run: Run) -> None:
+        run.is_late = True
+        run.counts.record.outlived += 1
+        run.counts.record.still_running += 1
+
+    def _note_time(self, run: Run) -> None:
+        record = run.counts.record
+        record.longest = max(record.longest, parents.seconds_over(run.parent, run.began) or 0.0)
+
+    def context_ends(self, parent: weakref.ref[AppContext]) -> None:
+        """Note that the context *parent* ends: what still runs outlives it."""
+        with self._lock:
+            for run in self._running:
+                if run.parent is parent and not run.is_late:
+                    self._note_late(run)
+                    run.counts.write()
+
+    def write(self) -> None:
+        """Write how long the runs that still go on have outlived their parents."""
+        with self._lock:
+            for run in self._running:
+                if run.is_late:
+                    self._note_time(run)
+                    run.counts.write()
+
+    def records(self) -> list[Record]:
+        """Return the records of this process."""
+        self.write()
+        with self._lock:
+            return [Record.from_data(counts.record.as_data()) for counts in self._counts.counts.values()]
+
+
+Names = tuple[t.Mapping[str, str], t.Mapping[str, str]]
+"""What is inherited, and what is not, as in a `Record`."""
+
+recorders: list[Recorder] = []
+"""The recorder, if the library observes. Nearly always empty, so that a start need not ask further."""
+
+
+def start(folder: str, replays: bool) -> None:
+    """Record what runs in this process from now on, in *folder* or, if that is empty, in memory."""
+    if recorders and (recorders[0]._folder, recorders[0].replays) == (folder, replays):
+        return
+    recorders[:] = [Recorder(folder, replays)]
+    if hasattr(appcontext_pushed, "receivers"):  # Flask 2.2 does not require blinker.
+        appcontext_pushed.connect(_note_push)
+        appcontext_tearing_down.connect(_note_end)
+    atexit.register(_write)
+
+
+def stop() -> None:
+    """Record nothing from now on. What has been recorded is forgotten, unless it is in a folder."""
+    if not recorders:
+        return
+    _write()
+    recorders.clear()
+    atexit.unregister(_write)
+    if hasattr(appcontext_pushed, "receivers"):
+        appcontext_pushed.disconnect(_note_push)
+        appcontext_tearing_down.disconnect(_note_end)
+
+
+def observed() -> list[Record]:
+    """Return what has been observed in this process: a record for each place that starts threads or tasks.
+
+    An empty list if the library does not observe.
+    """
+    return recorders[0].records() if recorders else []
+
+
+def _note_push(sender: object, **extra: t.Any) -> None:
+    run, ctx = _current.get(), flask_context.active()
+    if run is not None and ctx is not None and not flask_context.is_inherited(ctx):
+        run.has_helped = True
+
+
+def _note_end(sender: object, **extra: t.Any) -> None:
+    parent = getattr(flask_context.active(), PARENT, None)
+    if parent is not None and recorders:
+        recorders[0].context_ends(parent)
+
+
+def _write() -> None:
+    if recorders:
+        recorders[0].write()
+
+
+def _after_fork() -> None:
+    # The counts of the parent process are the parent's, and another thread may have held the lock.
+    if recorders:
+        recorders[0]._renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _is_want_of_context(error: BaseException) -> bool:
+    """Return whether *error*, or what caused it, says that no context is active."""
+    seen: BaseException | None = error
+    for _ in range(_MOST_CAUSES):
+        if seen is None:
+            break
+        if isinstance(seen, RuntimeError) and any(text in _text(seen) for text in _WANT_OF_CONTEXT):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error).lower()
+    except Exception:
+        return ""

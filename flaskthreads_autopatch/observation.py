@@ -1,0 +1,152 @@
+"""Observations: what is bound to a thread or task instead of a snapshot while the library observes.
+
+An observation says where the thread or task was started, and what it inherits or would inherit. It is bound as a
+snapshot is, by the same patch points. `replay` then counts the run, and replays the snapshot that the observation has.
+In observe mode it has none: the thread or task runs as it would without this library, and no value of ``g`` and no
+request is kept. With ``audit --on`` it has the snapshot of what is inherited.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import typing as t
+from collections.abc import Mapping
+from types import SimpleNamespace
+
+from flask.ctx import AppContext
+
+from . import flask_context
+from .audit.record import Key
+from .audit.recorder import Run, recorders
+from .capture import capture
+from .names import path_of, path_of_class, printable
+from .place import place_of_origin
+from .policy import Policy
+from .snapshot import NO_ENTRIES, NONE_LEFT_OUT, Snapshot
+from .suppression import WORKERS
+from .visibility import parents
+from .visibility.registry import Kind
+
+NO_CONTEXT = "no app context is active where it is started"
+NO_POLICY = "nothing of this app is inherited: it is not installed, or one of its options is wrong"
+_SUPPRESSED = "it is started inside suppress_inheritance()"
+_WORKER = "it is a worker of a pool, whose tasks inherit one by one"
+_ENDING = "it is started by a teardown handler"
+
+
+class Observation(Snapshot):
+    """Stands in for a snapshot, and counts each run that it is replayed for."""
+
+    __slots__ = ("app_name", "endpoint", "names", "place", "reason", "replayed")
+
+    place: str
+    app_name: str
+    endpoint: str
+    reason: str
+    """Why nothing is inherited; empty if something is."""
+    names: tuple[Mapping[str, str], Mapping[str, str]]
+    """What is inherited, and what is not, as in a `Record`."""
+    replayed: Snapshot | None
+    """The snapshot that is replayed; None if nothing is."""
+
+
+def is_only_observing() -> bool:
+    """Return whether the library observes, and nothing is inherited."""
+    return bool(recorders) and not recorders[0].replays
+
+
+def observe_capture(ctx: AppContext, policy: Policy, contextvars: bool = True) -> Observation:
+    """Do what `capture` does, and return it as an observation. In observe mode, do it without a trace."""
+    observation = _new(ctx, policy, "")
+    replays = recorders[0].replays if recorders else False
+    snapshot = capture(ctx, policy if replays else _without_trace(policy), contextvars and replays)
+    if snapshot is None:
+        observation.reason = _ENDING
+        return observation
+    inherited = {f"g.{name}": path_of_class(type(value)) for name, value in _values(snapshot)}
+    if policy.request and flask_context.active_request(ctx) is not None:
+        inherited = {"request": "", "session": "", **inherited}
+    observation.names = inherited, {f"g.{name}": reason for name, reason in snapshot.not_inherited.items()}
+    observation.replayed = snapshot if replays else None
+    return observation
+
+
+def observe_nothing(ctx: AppContext | None, policy: Policy | None, suppressed: object, reason: str) -> Observation:
+    """Return the observation of a thread or task that inherits nothing of *ctx*, the active app context.
+
+    *reason* says why, unless one of the others does: *suppressed* is the value of `is_suppressed`.
+    """
+    if ctx is None:
+        reason = reason or NO_CONTEXT
+    elif policy is None:
+        reason = NO_POLICY
+    elif suppressed:
+        reason = _WORKER if suppressed == WORKERS else _SUPPRESSED
+    elif flask_context.is_ending(ctx):
+        reason = _ENDING
+    return _new(ctx, policy, reason)
+
+
+def observe_provided(snapshot: Snapshot) -> Observation:
+    """Return the observation of a thread or task that is started where no context is active, and provided with one."""
+    observation = _new(None, None, "")
+    observation.app, observation.app_name = snapshot.app, printable(snapshot.app.name)
+    observation.replayed = snapshot if recorders and recorders[0].replays else None
+    return observation
+
+
+def begin_run(observation: Observation, shown: object, kind: Kind) -> Run | None:
+    """Count a run of *shown* that begins in this thread. Returns what `end_run` takes."""
+    if not recorders:
+        return None  # It has been switched off meanwhile.
+    # What runs in a thread may be the run() of its class; the option ignore takes the class.
+    what = path_of(shown)
+    what = printable(what.removesuffix(".run") if kind == "thread" else what)
+    key = Key(observation.place, what, kind, observation.app_name, observation.endpoint, observation.reason)
+    return recorders[0].begin(key, observation.parent, observation.names)
+
+
+def end_run(run: Run | None, error: BaseException | None) -> None:
+    """Count the end of *run*, with *error* if it raised."""
+    if run is not None and recorders:
+        recorders[0].end(run, error)
+
+
+def _new(ctx: AppContext | None, policy: Policy | None, reason: str) -> Observation:
+    observation = Observation()
+    observation.app = t.cast(t.Any, None if ctx is None else ctx.app)
+    observation.values = observation.closable = observation.namespaces = NO_ENTRIES
+    observation.not_inherited = NONE_LEFT_OUT
+    observation.shared_g = observation.lent = observation.variables = observation.origin = None
+    observation.warn_after = observation.replayed = None
+    observation.parent = parents.NOWHERE if ctx is None else parents.watched(ctx)
+    place = place_of_origin(() if policy is None else policy.own)
+    observation.place = "" if place is None else printable(str(place))
+    observation.app_name = "" if ctx is None else printable(ctx.app.name)
+    observation.endpoint = "" if ctx is None else _endpoint(ctx)
+    observation.reason = reason
+    observation.names = NONE_LEFT_OUT, NONE_LEFT_OUT
+    return observation
+
+
+def _endpoint(ctx: AppContext) -> str:
+    try:
+        request: t.Any = flask_context.active_request(ctx)
+        return "" if request is None else printable(str(request.endpoint or ""))
+    except Exception:
+        return ""  # The request may be of a class of the app's own.
+
+
+@functools.lru_cache(maxsize=64)
+def _without_trace(policy: Policy) -> Policy:
+    """Return *policy* without the options that read, keep or watch something, for a snapshot that is dropped."""
+    off: t.Any = {"request": False, "preload": False, "contextvars": False, "origins": False, "warn_after": None}
+    return dataclasses.replace(policy, **off)
+
+
+def _values(snapshot: Snapshot) -> list[tuple[str, object]]:
+    values = snapshot.values
+    if snapshot.shared_g is not None:
+        values = {name: getattr(snapshot.shared_g, name, None) for name in snapshot.inherited}
+    return [*values.items(), *dict.fromkeys(snapshot.namespaces, SimpleNamespace()).items()]
