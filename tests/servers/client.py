@@ -112,7 +112,7 @@ def _multipart(token: str) -> bytes:
     return head.encode() + CONTENT + f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
-def drive(port: int, kinds: list[str], rounds: int, users: int = 16) -> Report:
+def drive(port: int, kinds: list[str], rounds: int, users: int = 16, first: int = 0) -> Report:
     """Have each user ask for all *kinds*, *rounds* times. Gives up after many problems."""
     report = Report()
     all_here = threading.Barrier(users)
@@ -133,7 +133,7 @@ def drive(port: int, kinds: list[str], rounds: int, users: int = 16) -> Report:
         finally:
             client.connection.close()
 
-    threads = [threading.Thread(target=use, args=(f"user{number}",)) for number in range(users)]
+    threads = [threading.Thread(target=use, args=(f"user{number}",)) for number in range(first, first + users)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -29,8 +29,9 @@ THREADS = "8"
 class Server:
     """A server process, and the lines that it has written."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
         self.process = process
+        self.folder = folder
         self.port = 0
         self.log: list[str] = []
         self._changed = threading.Condition()
@@ -84,20 +85,38 @@ Environ = dict[str, str]
 Start = Callable[[str, Path, Environ], Command]
 
 
-def _gunicorn(module: str, folder: Path, environ: Environ) -> Command:
-    words = [
-        *(sys.executable, "-u", "-m", "gunicorn", "--bind", "127.0.0.1:0"),
-        *("--worker-class", "gthread", "--threads", THREADS, "--keep-alive", "60"),
-        # Newer ones keep a socket in the user's home.
-        *(["--no-control-socket"] if "control_socket_disable" in gunicorn.config.Config().settings else []),
-        f"{module}:application",
-    ]
-    return Command(words, r"Listening at: http://127\.0\.0\.1:(\d+)")
+def _gunicorn(*options: str) -> Start:
+    def command(module: str, folder: Path, environ: Environ) -> Command:
+        words = [
+            *(sys.executable, "-u", "-m", "gunicorn", "--bind", "127.0.0.1:0", "--keep-alive", "60", *options),
+            # Newer ones keep a socket in the user's home.
+            *(["--no-control-socket"] if "control_socket_disable" in gunicorn.config.Config().settings else []),
+            f"{module}:application",
+        ]
+        return Command(words, r"Listening at: http://127\.0\.0\.1:(\d+)")
+
+    return command
 
 
 def _waitress(module: str, folder: Path, environ: Environ) -> Command:
     words = [sys.executable, "-u", "-m", "waitress", "--listen", "127.0.0.1:0", "--threads", THREADS]
     return Command([*words, f"{module}:application"], r"Serving on http://127\.0\.0\.1:(\d+)")
+
+
+def _werkzeug(module: str, folder: Path, environ: Environ) -> Command:
+    watched = folder / "watched"
+    watched.touch()
+    words = [sys.executable, "-u", "-m", "tests.servers.reloading", module, str(watched)]
+    return Command(words, r"Running on http://127\.0\.0\.1:(\d+)")
+
+
+def _uvicorn(module: str, folder: Path, environ: Environ) -> Command:
+    environ["SERVED_MODULE"] = module
+    words = [sys.executable, "-u", "-m", "uvicorn", "--port", "0", "tests.servers.asgi:application"]
+    # On a connection that is kept, asgiref's bridge now and then answers 500, without this library too: the next
+    # request inherits the executor of the one before it, which has ended. See django/asgiref#526.
+    words += ["--header", "Connection:close"]
+    return Command(words, r"Uvicorn running on http://127\.0\.0\.1:(\d+)")
 
 
 def _uwsgi(*options: str) -> Start:
@@ -170,8 +189,12 @@ def _apache(module: str, folder: Path, environ: Environ) -> Command:
 HTTP = ("--http-socket", "127.0.0.1:0", "--add-header", "Connection: close")  # It does close, and does not say so.
 
 COMMANDS: dict[str, Start] = {
-    "gunicorn": _gunicorn,
+    "gunicorn": _gunicorn("--worker-class", "gthread", "--threads", THREADS),
+    "gunicorn sync": _gunicorn("--worker-class", "sync"),
+    "gunicorn gevent": _gunicorn("--worker-class", "gevent"),
     "waitress": _waitress,
+    "werkzeug": _werkzeug,
+    "uvicorn": _uvicorn,
     "uwsgi": _uwsgi(*HTTP, "--threads", THREADS),
     "uwsgi with one core": _uwsgi(*HTTP, "--enable-threads"),
     "uwsgi with connections kept": _uwsgi("--http11-socket", "127.0.0.1:0", "--threads", THREADS, "--disable-logging"),
@@ -179,7 +202,11 @@ COMMANDS: dict[str, Start] = {
 }
 SERVERS = [
     "gunicorn",
+    "gunicorn sync",
+    pytest.param("gunicorn gevent", marks=pytest.mark.gevent),
     "waitress",
+    "werkzeug",
+    pytest.param("uvicorn", marks=pytest.mark.uvicorn),
     pytest.param("uwsgi", marks=pytest.mark.uwsgi),
     pytest.param("apache", marks=pytest.mark.apache),
 ]
@@ -201,7 +228,7 @@ def served_by(name: str, module: str, **environ: str) -> Iterator[Server]:
             text=True,
             start_new_session=True,
         ) as process:
-            server = Server(process)
+            server = Server(process, Path(folder))
             try:
                 ready = server.wait_for(command.ready)
                 server.port = command.port or int(ready[1])
