@@ -1,11 +1,14 @@
-"""The command line: ``run`` enables the library for a command, ``status`` reports on it, and ``doctor`` tests it."""
+"""The command line.
+
+``run`` enables the library for a command, ``audit`` observes what a command starts, ``status`` reports on the library,
+and ``doctor`` tests it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-import shutil
 import signal
 import sys
 import traceback
@@ -13,13 +16,11 @@ import typing as t
 
 import click
 
-from .environment import VARIABLE, has_kill_switch
+from . import audit_command
+from .launch import cannot_run, launch_environment
 
 if t.TYPE_CHECKING:
     from flask import Flask
-
-STARTUP_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "startup")
-"""The folder which, on ``PYTHONPATH``, enables the library in every Python that starts."""
 
 
 @click.group(name="flaskthreads-autopatch")
@@ -46,37 +47,12 @@ def run(command: tuple[str, ...]) -> None:
     try:
         os.execvpe(command[0], command, launch_environment(os.environ))
     except OSError as error:
-        reason, status = error.strerror, 126
-        if isinstance(error, FileNotFoundError):
-            if shutil.which(command[0]):
-                reason = "the interpreter that its first line names was not found"
-            else:
-                status = 127
-        click.echo(f"flaskthreads-autopatch: cannot run {command[0]!r}: {reason}.{_beside(command[0])}", err=True)
+        sentence, status = cannot_run(command[0], error)
+        click.echo(f"flaskthreads-autopatch: {sentence}", err=True)
         sys.exit(status)
 
 
-def _beside(command: str) -> str:
-    """Return a hint if *command* is not on ``PATH``, but in the folder of this launcher or of its Python."""
-    if not os.path.dirname(command) and shutil.which(command) is None:
-        for program in (sys.argv[0], sys.executable):
-            found = os.path.join(os.path.dirname(os.path.abspath(program)), command)
-            if os.access(found, os.X_OK):
-                return f" It is not on PATH, but beside the launcher: run {found!r}, or activate its environment."
-    return ""
-
-
-def launch_environment(environ: t.Mapping[str, str]) -> dict[str, str]:
-    """Return *environ* with FLASKTHREADS_AUTOPATCH set, and the start-up folder first on PYTHONPATH.
-
-    With the kill switch, *environ* is returned as it is. It is looked for even if this process runs with ``-E``,
-    because the command itself reads the environment.
-    """
-    if has_kill_switch(environ):
-        return dict(environ)
-    path = environ.get("PYTHONPATH", "")
-    folders = [folder for folder in path.split(os.pathsep) if folder != STARTUP_FOLDER] if path else []
-    return {**environ, VARIABLE: "1", "PYTHONPATH": os.pathsep.join([STARTUP_FOLDER, *folders])}
+main.add_command(audit_command.audit)
 
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

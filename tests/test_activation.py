@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import flaskthreads_autopatch
-from flaskthreads_autopatch.cli import STARTUP_FOLDER
 from flaskthreads_autopatch.environment import is_enabled_by_environment
+from flaskthreads_autopatch.launch import STARTUP_FOLDER
 
 from .processes import EXAMPLE, IS_ON, environment, python, run
 

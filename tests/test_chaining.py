@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from flaskthreads_autopatch.cli import STARTUP_FOLDER
+from flaskthreads_autopatch.launch import STARTUP_FOLDER
 
 from .processes import EXAMPLE, IS_ON, python
 

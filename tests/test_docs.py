@@ -105,7 +105,8 @@ def test_help_explains_a_signal(name: str) -> None:
 def test_every_environment_variable_is_listed_in_one_place() -> None:
     rows = re.findall(r"^\| `(FLASK\w+)` \|", (pages.ROOT / "docs" / "options.md").read_text(), re.MULTILINE)
     options = [f"{policy.PREFIX}{name.upper()}" for name in policy.DEFAULTS if name != "provide"]
-    assert rows == [environment.VARIABLE, *options, environment.DUMP_SIGNAL_VARIABLE]
+    others = [environment.AUDIT_FOLDER_VARIABLE, environment.DUMP_SIGNAL_VARIABLE]
+    assert rows == [environment.VARIABLE, *options, *others]
 
 
 def test_every_test_that_a_page_names_is_there() -> None:

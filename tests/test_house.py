@@ -28,7 +28,7 @@ LAYERS = (
     "explicit",
     "wire signature portable extraction carrier remote",
     "integrations",
-    "doctor unused_options activation cli __main__ __init__ startup",
+    "doctor unused_options activation launch audit_command cli __main__ __init__ startup",
 )
 """The modules and folders of the package from the bottom to the top: each imports only what is named before it.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flaskthreads_autopatch.cli import STARTUP_FOLDER, launch_environment
+from flaskthreads_autopatch.launch import STARTUP_FOLDER, launch_environment
 
 from .processes import IS_ON, LAUNCHER, environment, run
 

@@ -62,7 +62,8 @@ def difference(pair: Pair) -> str:
 def broken(earlier: Audit, now: Audit) -> list[str]:
     """Return the promises of an observation that were not kept with inheritance on, as sentences.
 
-    A place that was *fixed by the library*, or never failed, must not fail, and one that does not inherit must not.
+    A place that was *fixed by the library*, or never failed, must not fail, and one that does not inherit must not
+    inherit. Nor may a place that was to be fixed raise another exception: it may miss an entry of ``g``.
     """
     if earlier.is_on or not now.is_on:
         return []
@@ -73,6 +74,8 @@ def broken(earlier: Audit, now: Audit) -> list[str]:
         verdict = judge(before, on=False).name
         if after.failed and (verdict == FIXED or not before.failed):
             found.append(f"{_name(after)}: it was to be fixed, or never failed, and fails for want of a context.")
+        elif verdict == FIXED and after.raised > before.raised:
+            found.append(f"{_name(after)}: it was to be fixed, and raises another exception.")
         if verdict == NOT_INHERITED and not after.key.reason:
             found.append(f"{_name(after)}: it was not to inherit, and inherits.")
     return found

@@ -90,11 +90,12 @@ class Recorder:
             _current.reset(run.outer)
         except ValueError:
             _current.set(None)  # It ends in other context variables than those in which it began.
-        has_failed = error is not None and _is_want_of_context(error)
+        record = run.counts.record
+        lends_request = bool(record.key.reason) or "request" in record.inherited
+        has_failed = error is not None and _is_want_of_context(error, lends_request)
         with self._lock:
             if self._running.pop(run, run) is run:
                 return  # It was copied by a fork. The parent process counts it.
-            record = run.counts.record
             run.counts.running -= 1
             record.failed += has_failed
             record.raised += error is not None and not has_failed
@@ -203,14 +204,20 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _is_want_of_context(error: BaseException) -> bool:
-    """Return whether *error*, or what caused it, says that no context is active."""
+def _is_want_of_context(error: BaseException, lends_request: bool) -> bool:
+    """Return whether *error*, or what caused it, says that no context is active.
+
+    Where something is inherited, but no request is lent, the want of a request is an error as any other: inheritance
+    does not help, and no verdict may promise that.
+    """
     seen: BaseException | None = error
     for _ in range(_MOST_CAUSES):
         if seen is None:
             break
-        if isinstance(seen, RuntimeError) and any(text in _text(seen) for text in _WANT_OF_CONTEXT):
-            return True
+        if isinstance(seen, RuntimeError):
+            text = _text(seen)
+            if any(part in text for part in _WANT_OF_CONTEXT) and (lends_request or "request context" not in text):
+                return True
         seen = seen.__cause__ or seen.__context__
     return False
 

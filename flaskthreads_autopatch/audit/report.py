@@ -11,6 +11,9 @@ from ..names import printable
 from .record import Key, Record
 from .verdicts import judge
 
+LONGEST_COMMAND = 200
+"""The number of characters of the command that are shown."""
+
 
 class Audit(t.NamedTuple):
     """What the command ``audit`` has found, as its JSON has it."""
@@ -45,7 +48,9 @@ class Audit(t.NamedTuple):
     def from_data(cls, data: Mapping[str, t.Any]) -> Audit:
         """Return the audit that `as_data` has described. Raises `KeyError` or `TypeError` for other data."""
         places = [Record.from_data(place) for place in data["places"]]
-        return cls(data["mode"] == "on", [*data["command"]], data["version"], data["processes"], places)
+        found = cls(data["mode"] == "on", [*data["command"]], data["version"], data["processes"], places)
+        found.as_data()  # This raises if a text is where a number should be, or the other way round.
+        return found
 
     def printable(self) -> Audit:
         """Return the audit with all texts of its records escaped, where they cannot be printed.
@@ -58,9 +63,10 @@ class Audit(t.NamedTuple):
         """Return what was audited, and how much was found, as sentences."""
         how = "with inheritance on" if self.is_on else "observed only: nothing was inherited"
         places, processes = counted(len(self.records), "place"), counted(self.processes, "process")
-        return (
-            f"flaskthreads-autopatch audit of: {printable(shlex.join(self.command))} ({how}). {places} in {processes}."
-        )
+        command = printable(shlex.join(self.command))
+        if len(command) > LONGEST_COMMAND:
+            command = f"{command[:LONGEST_COMMAND]}..."
+        return f"flaskthreads-autopatch audit of: {command} ({how}). {places} in {processes}."
 
 
 def counted(count: int, what: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from .compared import Pair, difference, pairs
 from .record import Record
 from .report import Audit, counted
-from .verdicts import seconds, worst_first
+from .verdicts import NOT_INHERITED, PROVIDES, seconds, worst_first
 
 NARROW, WIDE, DEFAULT_WIDTH = 80, 140, 100
 """The width of the table, in columns: at least, at most, and where the terminal has none."""
@@ -41,7 +41,7 @@ def table(audit: Audit, earlier: Audit | None, width: int = DEFAULT_WIDTH) -> st
             lines += ["", *_row(place_of(record), row, widths, space)]
             lines += _wrapped(what_runs(record), width, "    ")
             lines += _wrapped(f"=> {verdict.name}: {verdict.proposal}", width, "    ", "       ")
-            if record.not_inherited and not record.key.reason:
+            if record.not_inherited and verdict.name not in (NOT_INHERITED, PROVIDES):
                 lines += _wrapped(f"not inherited: {_reasons(record.not_inherited)}.", width, "       ")
             if earlier is not None:
                 pair = changed[record.key]

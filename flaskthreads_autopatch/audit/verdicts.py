@@ -63,7 +63,9 @@ def judge(record: Record, on: bool) -> Verdict:
     if record.failed:
         verb = "it inherits" if record.starts == 1 else "they inherit"
         long = f" {_long(record)}: {_opt_out(record)} if it needs no request." if _is_long(record) else ""
-        return Verdict(FIXED, f"{_failures(record)}. With the library, {verb} {_what(record)}.{long}", 4 if long else 3)
+        missing = f" If it reads {_names([*record.not_inherited])}, it still fails." if record.not_inherited else ""
+        proposal = f"{_failures(record)}. With the library, {verb} {_what(record)}.{missing}{long}"
+        return Verdict(FIXED, proposal, 4 if long else 3)
     if _is_long(record):
         keeps = f"it inherits {_what(record)}" if on else f"it would inherit {_what(record)}"
         return Verdict(OUTLIVES, f"{_opt_out(record)}. {_long(record)}, and {keeps} for all that time.", 5)
@@ -123,7 +125,10 @@ def _in_runs(count: int, record: Record) -> str:
 
 def _what(record: Record) -> str:
     """Return what the place inherits, as text: ``current_app, request and g.user``."""
-    names = ["current_app", *record.inherited]
+    return _names(["current_app", *record.inherited])
+
+
+def _names(names: list[str]) -> str:
     if len(names) > SHOWN + 1:
         names = [*names[:SHOWN], f"{len(names) - SHOWN} more"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
@@ -178,6 +183,8 @@ def _help(record: Record) -> str:
         return f"add own={_listed(packages)} if {are} of yours, or {copied}"
     if reason.startswith("no app context"):
         return f'add provide=["{_pattern(record)}"] to install(app), or push app.app_context() in it'
+    if reason.startswith("nothing of this app"):
+        return "call install(app) for it, or correct the option, which the log names"
     if reason.startswith("ignored by"):
         return f"remove {reason.removeprefix('ignored by ')} from the option ignore, or push app.app_context() in it"
     if "suppress_inheritance" in reason:

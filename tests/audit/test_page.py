@@ -5,10 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import zipfile
 from html.parser import HTMLParser
+from pathlib import Path
+
+from flit_core.wheel import make_wheel_in
 
 from flaskthreads_autopatch.audit.page import COLUMNS, page
 
+from ..pages import ROOT
 from .records import NO_CONTEXT, audit, record
 
 EVIL = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;"
@@ -98,6 +103,12 @@ def test_beside_an_earlier_audit() -> None:
     assert "Compared with an earlier audit (observe)" in text
     assert "Since the earlier audit: failed 5 -> 0." in text
     assert "shop.jobs:poll" in text.partition("Gone since the earlier audit")[2]
+
+
+def test_a_wheel_has_the_files_that_it_is_made_of(tmp_path: Path) -> None:
+    wheel = make_wheel_in(ROOT / "pyproject.toml", tmp_path).file
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {f"flaskthreads_autopatch/audit/page.{end}" for end in ("html", "css", "js")} <= set(names)
 
 
 def test_an_empty_page() -> None:

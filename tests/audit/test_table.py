@@ -58,6 +58,11 @@ def test_no_place() -> None:
     assert table(audit(is_on=True), None) == title
 
 
+def test_a_long_command_is_cut() -> None:
+    found = audit()._replace(command=["python", "-c", "x" * 999])
+    assert f"audit of: python -c {'x' * 190}... (observed" in found.title()
+
+
 @pytest.mark.parametrize("width", [1, NARROW, DEFAULT_WIDTH, WIDE, 1000])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     long = record("shop.a_long_module_name:a_long_function_name", place=f"/a{'/long' * 30}/path.py:12 in checkout")
@@ -134,6 +139,9 @@ def test_a_place_that_inherits_at_times_is_compared_with_itself() -> None:
         ({}, {"failed": 1}, "it was to be fixed, or never failed, and fails for want of a context."),
         ({"helped": 1}, {"failed": 1}, "it was to be fixed, or never failed, and fails for want of a context."),
         ({"helped": 1, "failed": 2}, {"failed": 2}, None),
+        ({"failed": 2}, {"raised": 2}, "it was to be fixed, and raises another exception."),
+        ({"failed": 2, "raised": 2}, {"raised": 2}, None),
+        ({}, {"raised": 2}, None),
         ({"reason": NO_HAND, "failed": 1}, {"reason": NO_HAND, "failed": 1}, None),
         ({"reason": NO_HAND}, {}, "it was not to inherit, and inherits."),
         ({}, {"reason": NO_HAND}, None),

@@ -48,6 +48,11 @@ def test_what_fails_for_want_of_a_context_is_fixed(failed: int, of: int, who: st
     assert sentence(failed=failed, starts=of) == expected
 
 
+def test_what_needs_a_value_that_is_not_inherited_is_not_fixed() -> None:
+    found = sentence(failed=5, not_inherited={"g.db": "excluded by 'db'", "g.tx": "excluded by 'tx'"})
+    assert found.endswith(f"they inherit {ALL}. If it reads g.db and g.tx, it still fails.")
+
+
 def test_what_fails_at_times_and_outlives_its_request_at_others_is_fixed_with_a_warning() -> None:
     found = sentence(failed=3, outlived=2, longest=LONG + 1)
     assert found.startswith("fixed by the library: 3 of 5 runs failed")
