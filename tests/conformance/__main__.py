@@ -6,16 +6,16 @@ import argparse
 import importlib.metadata
 import os
 import platform
-import shutil
-import subprocess
 import sys
 import sysconfig
 import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from .ecosystem import ALL, ECOSYSTEM
 from .runs import AT_ONCE, RERUNS, Row, Runner, as_text
-from .suites import COLUMNS, CONTEXT, OFF, SUITES, Distributed, Suite
+from .sources import Sources
+from .suites import COLUMNS, OFF, SUITES, Published, Suite
 
 INHERIT = "thread_inherit_context"
 INHERITS = bool(getattr(sys.flags, INHERIT, False))
@@ -32,47 +32,54 @@ def main() -> int:
     _print_line("suite", "Python", *COLUMNS)
     _print_line("---", "---", *("---" for _ in COLUMNS))
     rows: list[Row] = []
-    missing: list[str] = []
+    suites = _asked_for(arguments)
     # The rows side by side, so that a third column or a sleeping test leaves no processor idle.
     with (
         tempfile.TemporaryDirectory() as name,
         ThreadPoolExecutor(AT_ONCE) as pool,
-        ThreadPoolExecutor(len(SUITES) * len(FLAGS)) as side_by_side,
+        ThreadPoolExecutor(len(suites) * len(FLAGS)) as side_by_side,
     ):
         folder = Path(name)
-        runner = Runner(folder, arguments.test_package, pool)
+        sources = Sources(folder, arguments.download or arguments.ecosystem is not None)
+        runner = Runner(folder, arguments.test_package, pool, sources)
         started: list[tuple[Suite, list[Future[Row]]]] = []
-        for suite in SUITES:
-            if arguments.suite and suite.name not in arguments.suite:
-                continue
-            source = why = ""
-            if isinstance(suite, Distributed):
-                source, why = _source(suite, folder, arguments.download)
-            if why:
-                missing.append(f"{suite.name}: {why}")
-            else:
-                flags = FLAGS if sys.version_info >= suite.since else ()
-                started.append((suite, [side_by_side.submit(runner.row, suite, each, source) for each in flags]))
+        for suite in suites:
+            flags = FLAGS if sys.version_info >= suite.since else ()
+            started.append((suite, [side_by_side.submit(runner.row, suite, each) for each in flags]))
         for suite, futures in started:
             if not futures:
                 _print_line(suite.name, _python(), *("new in Python {}.{}".format(*suite.since) for _ in COLUMNS))
             for future in futures:
-                row = future.result()
-                missing += [f"{suite.name}: {why}" for why in row.missing]
+                rows.append(row := future.result())
                 if row.tests or row.different:
-                    rows.append(row)
                     _print_row(row)
-    return _conclude(rows, missing)
+    return _conclude(rows)
+
+
+def _asked_for(arguments: argparse.Namespace) -> list[Suite]:
+    if arguments.suite:
+        return [suite for suite in ALL if suite.name in arguments.suite]
+    if arguments.ecosystem is None:
+        return list(SUITES)
+    return [suite for suite in ECOSYSTEM if suite.quick or arguments.ecosystem == "all"]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
-    names = [suite.name for suite in SUITES]
+    names = [suite.name for suite in ALL]
     parser.add_argument("--suite", action="append", choices=names, help="only this one; may be given again")
     parser.add_argument(
         "--download",
         action="store_true",
-        help="fetch, with pip, the source distributions of Flask and Flask-Threads for their suites",
+        help="fetch, with pip, the source distributions that suites come with",
+    )
+    parser.add_argument(
+        "--ecosystem",
+        nargs="?",
+        choices=("all", "quick"),
+        const="all",
+        help="the suites of packages that stand in the same process as an app, which are fetched with pip; 'quick' for"
+        " those that run for every change",
     )
     parser.add_argument(
         "--test-package",
@@ -84,36 +91,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _source(suite: Distributed, folder: Path, download: bool) -> tuple[str, str]:
-    """The folder of an unpacked source distribution; or why there is none."""
-    requirement = suite.distribution or f"flask=={_version('flask')}"
-    if "dev" in requirement:
-        checkout = os.environ.get("FLASK_DEV", "")
-        return checkout, "" if checkout else "a development version's source tree is taken from $FLASK_DEV, not set"
-    if not download:
-        return "", f"not asked for: --download fetches {requirement}"
-    target = folder / suite.name
-    options = ["--no-deps", "--no-binary", requirement.partition("==")[0], "--dest", str(target)]
-    subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", *options, requirement], check=True)
-    (archive,) = target.iterdir()
-    shutil.unpack_archive(archive, target)
-    (source,) = (path for path in target.iterdir() if path.is_dir())
-    return str(source), ""
-
-
 def _print_line(*cells: str) -> None:
-    widths = (34, 18, 24, 24, 24)
+    widths = (34, 18, 30, 30, 30)
     print("| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |", flush=True)
 
 
 def _print_row(row: Row) -> None:
-    cells = [row.runs[column].summary() if column in row.runs else "-" for column in COLUMNS]
-    if CONTEXT in row.runs:
-        cells[-1] += f" ({row.runs[CONTEXT].replays} replays)"
+    cells = []
+    for column in COLUMNS:
+        run = row.runs.get(column)
+        replays = "" if run is None or run.replays is None else f" ({run.replays} replays)"
+        cells.append("-" if run is None else run.summary() + replays)
     _print_line(row.suite.name, " ".join((_python(), "inherit" if row.flags else "")), *cells)
 
 
-def _conclude(rows: list[Row], missing: list[str]) -> int:
+def _conclude(rows: list[Row]) -> int:
     """Print what needs saying beside the table; return the exit status."""
     different = [(row, text) for row in rows for text in row.different]
     tests = sum(not name.startswith("(") for row in rows for name in row.tests)
@@ -122,19 +114,29 @@ def _conclude(rows: list[Row], missing: list[str]) -> int:
         print(f"{suite.name}: {suite.note}.")
     if any(row.flags for row in rows):
         print(f"inherit: with {' '.join(FLAGS[-1])}.")
-    for text in dict.fromkeys(missing):
+    for row in rows:
+        if row.by_context:
+            names = ", ".join([*row.by_context[:3], "..."][: len(row.by_context)])
+            print(
+                f"{len(row.by_context)} tests of {row.suite.name} expect that no context is active: where one is, they"
+                f" have the same outcome, with the patches off too: {names}"
+            )
+    for text in dict.fromkeys(f"{row.suite.name}: {why}" for row in rows for why in row.missing):
         print(f"MISSING: {text}")
     for row in rows:
-        for name, outcomes in row.runs[OFF].outcomes.items():
+        for name, outcomes in row.runs[OFF].outcomes.items() if row.runs else ():
             if {"failed", "error"} & set(outcomes) and name in row.same:
                 print(f"{as_text(outcomes)} in every column: {row.suite.name}: {name}")
         for text in row.unsteady:
             print(f"UNSTEADY, with the patches off too ({RERUNS} more runs in each column): {row.suite.name}: {text}")
     for row, text in different:
         print(f"DIFFERENT ({RERUNS} more runs in each column): {row.suite.name} {' '.join(row.flags)}: {text}")
-    if not rows:
+    if not any(row.tests for row in rows):
         print("Nothing ran at all.")
-    return 1 if different or not rows else 0
+        return 1
+    # An interpreter may come without a part of its test package; what can be fetched has to be there.
+    absent = any(row.missing and isinstance(row.suite, Published) for row in rows)
+    return 1 if different or absent else 0
 
 
 def _python() -> str:

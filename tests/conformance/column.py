@@ -22,9 +22,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
-from flask import Flask, g, has_request_context, request, session
+from flask import Flask, appcontext_tearing_down, g, has_request_context, request, session
 
-from .suites import CONTEXT, OFF, SUITES, Distributed, Installed, Suite
+from .ecosystem import ALL
+from .suites import CONTEXT, CONTROL, OFF, Distributed, Installed, Published, Suite
 
 Say = Callable[..., None]
 ENVIRONMENT = "(the environment)"
@@ -33,8 +34,9 @@ ENVIRONMENT = "(the environment)"
 @contextmanager
 def patches(column: str, say: Say, own: tuple[str, ...] = ()) -> Iterator[None]:
     """What the column is about; and the proof that it was so until the last test."""
-    if column == OFF:
-        yield
+    if column in (OFF, CONTROL):
+        with _ambient_request() if column == CONTROL else _nothing():
+            yield
         assert "flaskthreads_autopatch" not in sys.modules or not _ours_on_start()
         return
     import flaskthreads_autopatch
@@ -43,7 +45,11 @@ def patches(column: str, say: Say, own: tuple[str, ...] = ()) -> Iterator[None]:
     # A suite of logging reads every line of the root logger. Our lines at DEBUG, about threads that do not inherit, are
     # no part of what it tests.
     logging.getLogger("flaskthreads_autopatch").setLevel(logging.INFO)
-    with flaskthreads_autopatch.enable(own=own), _ambient_request(say) if column == CONTEXT else _nothing():
+    with (
+        flaskthreads_autopatch.enable(own=own),
+        _ambient_request() if column == CONTEXT else _nothing(),
+        _replays_counted(say),
+    ):
         yield
         assert _ours_on_start(), "The patches did not last until the last test."
     assert dict(vars(threading.Thread)) == born_with
@@ -62,18 +68,27 @@ def _nothing() -> Iterator[None]:
 
 
 @contextmanager
-def _ambient_request(say: Say) -> Iterator[None]:
-    app = Flask("ambient")
-    app.secret_key = "ambient"
+def _replays_counted(say: Say) -> Iterator[None]:
+    from flaskthreads_autopatch import is_inherited
+
     replays = 0
     lock = threading.Lock()
 
-    @app.teardown_appcontext
-    def count(exc: BaseException | None) -> None:
+    def count(sender: Flask, **extra: t.Any) -> None:
         nonlocal replays
-        with lock:
-            replays += 1
+        if is_inherited():
+            with lock:
+                replays += 1
 
+    with appcontext_tearing_down.connected_to(count):
+        yield
+        say(replays=replays)
+
+
+@contextmanager
+def _ambient_request() -> Iterator[None]:
+    app = Flask("ambient")
+    app.secret_key = "ambient"
     with app.test_request_context("/ambient", headers={"user-id": "alice"}):
         entries = {"user": "alice", "resource": object(), "namespace": SimpleNamespace(locale="en")}
         vars(g._get_current_object()).update(entries)
@@ -82,7 +97,6 @@ def _ambient_request(say: Say) -> Iterator[None]:
         assert has_request_context(), "The ambient request context did not last until the last test."
         assert (request.path, session["user"]) == ("/ambient", "alice")
         assert vars(g._get_current_object()) == entries
-        say(replays=replays)
 
 
 class Recorder(unittest.TestResult):
@@ -207,7 +221,8 @@ def run_with_pytest(suite: Distributed, column: str, only: set[str], say: Say) -
     class Plugin:
         @pytest.hookimpl
         def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-            items[:] = [item for item in items if not only or item.nodeid in only]
+            counting = (item for item in items if not re.search(suite.without, item.nodeid))
+            items[:] = [item for item in counting if not only or item.nodeid in only]
 
         @pytest.hookimpl
         def pytest_runtest_logstart(self, nodeid: str) -> None:
@@ -234,8 +249,10 @@ def run_with_pytest(suite: Distributed, column: str, only: set[str], say: Say) -
         import flaskthreads_autopatch
 
         sys.modules[suite.replaced] = flaskthreads_autopatch
-    with patches(column, say):
+    with patches(column, say, suite.own):
         options = ["-q", "-p", "no:cacheprovider", "--rootdir=.", "--continue-on-collection-errors"]
+        if isinstance(suite, Published):
+            options += ["--override-ini=addopts=", *suite.options]
         pytest.main([*options, *suite.modules], plugins=[Plugin()])
 
 
@@ -244,8 +261,13 @@ def main() -> None:
     # A shell that puts a command in the background has it ignore SIGINT, which some of the tests send to themselves.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     order = json.loads(sys.argv[1])
-    suite = next(suite for suite in SUITES if suite.name == order["suite"])
+    suite = next(suite for suite in ALL if suite.name == order["suite"])
     sys.path.remove(str(Path(__file__).parents[2]))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+        del sys.modules[name]  # A suite may have a package of that name.
+    # A child process that multiprocessing spawns would import this module, which it does not find.
+    main_module: t.Any = sys.modules["__main__"]
+    main_module.__spec__ = main_module.__file__ = None
     if order["test_package"]:
         sys.path.insert(0, order["test_package"])
     folder = Path(order["folder"])

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import typing as t
 from collections import Counter
@@ -16,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from .suites import OFF, Suite
+from .sources import MissingSuite, Place, Sources
+from .suites import CONTEXT, CONTROL, OFF, Distributed, Suite
 
 ROOT = Path(__file__).parents[2]
 AT_ONCE = 2
@@ -36,7 +36,8 @@ class Run:
     outcomes: Outcomes
     details: dict[str, str]
     missing: str = ""
-    replays: int = 0
+    replays: int | None = None
+    """How many threads, tasks and callbacks inherited; None with the patches off."""
     ended: bool = False
 
     def summary(self) -> str:
@@ -54,7 +55,11 @@ class Row:
     flags: tuple[str, ...]
     runs: dict[str, Run]
     unsteady: list[str] = dataclasses.field(default_factory=list)
+    by_context: list[str] = dataclasses.field(default_factory=list)
+    """The tests that differ where a context is active, with the patches off too."""
     different: list[str] = dataclasses.field(default_factory=list)
+    absent: str = ""
+    """Why nothing of it could be run."""
 
     @property
     def tests(self) -> set[str]:
@@ -74,22 +79,29 @@ class Row:
     @property
     def missing(self) -> set[str]:
         """What could not be run, and why."""
-        return {run.missing for run in self.runs.values() if run.missing}
+        return {why for why in (self.absent, *(run.missing for run in self.runs.values())) if why}
 
 
 class Runner:
     """Starts the columns, each in a process of its own."""
 
-    def __init__(self, folder: Path, test_package: str, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, folder: Path, test_package: str, pool: ThreadPoolExecutor, sources: Sources) -> None:
         self._folder = folder
         self._test_package = test_package
         self._pool = pool
+        self._sources = sources
 
-    def row(self, suite: Suite, flags: tuple[str, ...], source: str) -> Row:
-        """Run *suite*, and again, in all columns, what differed."""
+    def row(self, suite: Suite, flags: tuple[str, ...]) -> Row:
+        """Run *suite*, and again, in all columns and in the control, what differed."""
+        place = Place()
+        if isinstance(suite, Distributed):
+            try:
+                place = self._pool.submit(self._sources.place, suite).result()
+            except MissingSuite as error:
+                return Row(suite, flags, {}, absent=str(error))
 
         def run(column: str, only: list[str]) -> t.Any:
-            return self._pool.submit(self._run, suite, flags, column, only, source)
+            return self._pool.submit(self._run, suite, flags, column, only, place)
 
         started = {column: run(column, []) for column in suite.columns}
         runs: dict[str, Run] = {column: future.result() for column, future in started.items()}
@@ -101,18 +113,23 @@ class Runner:
         suspects = row.suspects
         if broken or not suspects:
             return row
-        rerun = {column: [run(column, suspects) for _ in range(RERUNS)] for column in suite.columns}
-        repeated = {column: [runs[column], *(f.result() for f in futures)] for column, futures in rerun.items()}
+        columns = (*suite.columns, CONTROL) if CONTEXT in suite.columns else suite.columns
+        rerun = {column: [run(column, suspects) for _ in range(RERUNS)] for column in columns}
+        repeated = {c: [*([runs[c]] if c in runs else []), *(f.result() for f in many)] for c, many in rerun.items()}
         for name in suspects:
             seen = {c: Counter(as_text(run.outcomes.get(name)) for run in many) for c, many in repeated.items()}
             text = f"{name}: " + "; ".join(f"{c}: {_counted(outcomes)}" for c, outcomes in seen.items())
-            if all(run.ended for many in repeated.values() for run in many) and is_unsteady(seen):
+            if not all(run.ended for many in repeated.values() for run in many):
+                row.different.append(text)
+            elif is_unsteady(seen):
                 row.unsteady.append(text)
+            elif is_by_context(seen):
+                row.by_context.append(name)
             else:
                 row.different.append(text + "\n" + "".join(run.details.get(name, "") for run in runs.values()))
         return row
 
-    def _run(self, suite: Suite, flags: tuple[str, ...], column: str, only: list[str], source: str) -> Run:
+    def _run(self, suite: Suite, flags: tuple[str, ...], column: str, only: list[str], place: Place) -> Run:
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         log, output = folder / "log", folder / "output"
         log.touch()
@@ -120,11 +137,11 @@ class Runner:
             "suite": suite.name,
             "column": column,
             "only": only,
-            "source": source,
+            "source": place.source,
             "folder": str(folder),
             "test_package": self._test_package,
         }
-        command = [sys.executable, *flags, "-m", "tests.conformance.column", json.dumps(order)]
+        command = [place.python, *flags, "-m", "tests.conformance.column", json.dumps(order)]
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("FLASKTHREADS_AUTOPATCH", "PYTEST_"))}
         with output.open("wb") as sink:
             process = subprocess.Popen(
@@ -179,6 +196,17 @@ def as_text(outcomes: list[str] | None) -> str:
 def is_unsteady(seen: Mapping[str, Counter[str]]) -> bool:
     """Whether a test has shown, with the patches off, every outcome that it has shown with them on."""
     return all(set(outcomes) <= set(seen[OFF]) for outcomes in seen.values())
+
+
+def is_by_context(seen: Mapping[str, Counter[str]]) -> bool:
+    """Whether a test has shown, with the patches off, every outcome of each column, with a context where that has one.
+
+    Such a test expects that no context is active.
+    """
+    return CONTROL in seen and all(
+        set(outcomes) <= set(seen[CONTROL if column in (CONTEXT, CONTROL) else OFF])
+        for column, outcomes in seen.items()
+    )
 
 
 def _counted(outcomes: Counter[str]) -> str:

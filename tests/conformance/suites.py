@@ -6,6 +6,8 @@ import dataclasses
 
 OFF, ON, CONTEXT = "off", "on", "on, context active"
 COLUMNS = (OFF, ON, CONTEXT)
+CONTROL = "off, context active"
+"""What differs with a context active runs in this column too: it may be the context that a test does not expect."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,25 @@ class Distributed(Suite):
     """As pip takes it; empty for the version that is installed."""
     replaced: str = ""
     """The module in whose place this package is imported."""
+    own: tuple[str, ...] = ()
+    """The option ``own``. With ``*``, everything that is installed is own code."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Published(Distributed):
+    """A package's own suite, run by pytest in a virtual environment that is made for it.
+
+    The package is installed there as its users install it; its tests come from its source distribution. ``without`` is
+    matched against the ids of tests.
+    """
+
+    requires: tuple[str, ...] = ()
+    """What its tests import, beside the package, pytest and Flask."""
+    options: tuple[str, ...] = ()
+    """More options of pytest's."""
+    own: tuple[str, ...] = ("*",)
+    quick: bool = False
+    """Whether it runs for every change."""
 
 
 def _futures(*names: str) -> tuple[str, ...]:

@@ -1,0 +1,54 @@
+"""Data: suites of packages that stand in the same process as an app, and why some of their tests do not count."""
+
+from __future__ import annotations
+
+from .suites import SUITES, Published, Suite
+
+ECOSYSTEM: tuple[Published, ...] = (
+    Published(
+        "joblib",
+        ("joblib/test/test_parallel.py",),
+        distribution="joblib==1.6.0",
+        requires=("pytest", "numpy"),
+        without=r"^(?!.*::.*thread)|loky|multiprocessing|spawn|fork|subprocess|thread_bomb|backend\d",
+        note="of joblib's parallel calls, those with the backend threading",
+    ),
+    Published("Pykka", ("tests",), distribution="pykka==4.5.0", requires=("pytest", "pytest-mock"), quick=True),
+    Published(
+        "dogpile.cache",
+        ("tests/test_backgrounding.py", "tests/test_lock.py", "tests/cache/test_memory_backend.py"),
+        distribution="dogpile.cache==1.5.0",
+        requires=("pytest", "mako"),
+        options=("-p", "no:warnings"),
+        without="ConcurrencyTest::.*(slow|long|unsafe|while)",
+        note="without the tests of locks that sleep for minutes",
+    ),
+    Published(
+        "SQLAlchemy's pool", ("test/engine/test_pool.py",), distribution="sqlalchemy==2.1.9", requires=("pytest",)
+    ),
+    Published(
+        "Pebble's threads",
+        ("test/test_thread_pool.py", "test/test_concurrent_thread.py"),
+        distribution="pebble==5.2.3",
+        requires=("pytest",),
+        quick=True,
+    ),
+    Published(
+        "OpenTelemetry's threads",
+        ("tests",),
+        distribution="opentelemetry-instrumentation-threading==0.66b1",
+        requires=("pytest", "opentelemetry-test-utils==0.66b1"),
+        quick=True,
+    ),
+    Published("Huey", ("huey/tests",), distribution="huey==3.5.4", requires=("pytest",)),
+    Published(
+        "requests-futures",
+        ("tests",),
+        distribution="requests-futures==1.1.0",
+        requires=("pytest", "pytest-httpbin"),
+        quick=True,
+    ),
+    Published("asgiref", ("tests",), distribution="asgiref==3.13.0", requires=("pytest", "pytest-asyncio"), quick=True),
+)
+
+ALL: tuple[Suite, ...] = (*SUITES, *ECOSYSTEM)
