@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import weakref
 
@@ -47,6 +48,7 @@ class Counts:
             # This request's own context is pushed and not popped.
             "leaked_contexts": max(len(self._contexts), self.values["pushed"] - self.values["popped"]) - 1,
             "leaked_connections": db.engine.pool.checkedout(),  # type: ignore[attr-defined]
+            "blocks": sys.getallocatedblocks(),
             "kilobytes": process.memory_info().rss // 1024,
             "system_threads": process.num_threads(),
         }

@@ -61,6 +61,7 @@ class Late(NamedTuple):
 
 waiting: deque[Late] = deque()
 released: deque[Late] = deque()
+MOST_RELEASED = 8
 
 
 def start_late(number: int, closed: threading.Event) -> None:
@@ -79,12 +80,23 @@ def start_late(number: int, closed: threading.Event) -> None:
 
 
 def release_one() -> None:
+    """Release the late thread that waits for longest, and forget those that have ended since."""
     try:
         late = waiting.popleft()
     except IndexError:
         return  # Another request was faster.
     late.may_go.set()
     released.append(late)
+    if len(released) > MOST_RELEASED:
+        join_one()
+
+
+def join_one() -> None:
+    try:
+        late = released.popleft()
+    except IndexError:
+        return
+    late.thread.join(LIMIT)
 
 
 @application.get("/lean/<int:number>")
@@ -120,5 +132,5 @@ def figures() -> dict[str, int]:
     while waiting:
         release_one()
     while released:
-        released.popleft().thread.join(LIMIT)
+        join_one()
     return counts.figures(db)
