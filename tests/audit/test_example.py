@@ -12,13 +12,10 @@ from pathlib import Path
 import pytest
 
 from flaskthreads_autopatch.audit.verdicts import NAMES, STILL_FAILS
-from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
 from ..pages import ROOT, blocks
 from ..processes import run
 from .test_command import AUDIT
-
-pytestmark = pytest.mark.skipif(THREADS_INHERIT_CONTEXT, reason="threads see the starter's context by themselves")
 
 EXAMPLE = ROOT / "examples" / "audit_me.py"
 VERDICTS = {

@@ -10,12 +10,9 @@ from pathlib import Path
 import pytest
 
 from flaskthreads_autopatch.audit_command import BROKEN_PROMISE
-from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
 from ..processes import run
 from .test_command import AUDIT
-
-pytestmark = pytest.mark.skipif(THREADS_INHERIT_CONTEXT, reason="threads see the starter's context by themselves")
 
 APP = """
 import json, sqlite3, sys, types
