@@ -99,13 +99,20 @@ class Recorder:
             run.counts.running -= 1
             record.failed += has_failed
             record.raised += error is not None and not has_failed
-            record.helped += run.has_helped
             if not run.is_late and run.parent is not parents.NOWHERE and parents.is_over(run.parent):
                 self._note_late(run)
             if run.is_late:
                 record.still_running -= 1
                 self._note_time(run)
             run.counts.write()
+
+    def note_help(self, run: Run) -> None:
+        """Note that *run* has pushed a context of its own: at once, because a service thread may never end."""
+        with self._lock:
+            if run in self._running and not run.has_helped:
+                run.has_helped = True
+                run.counts.record.helped += 1
+                run.counts.write()
 
     def _note_late(self, run: Run) -> None:
         run.is_late = True
@@ -119,7 +126,8 @@ class Recorder:
     def context_ends(self, parent: weakref.ref[AppContext]) -> None:
         """Note that the context *parent* ends: what still runs outlives it."""
         with self._lock:
-            for run in self._running:
+            # A copy, because a finalizer that runs in here may begin a run (H32).
+            for run in list(self._running):
                 if run.parent is parent and not run.is_late:
                     self._note_late(run)
                     run.counts.write()
@@ -127,7 +135,7 @@ class Recorder:
     def write(self) -> None:
         """Write how long the runs that still go on have outlived their parents."""
         with self._lock:
-            for run in self._running:
+            for run in list(self._running):
                 if run.is_late:
                     self._note_time(run)
                     run.counts.write()
@@ -179,8 +187,10 @@ def observed() -> list[Record]:
 
 def _note_push(sender: object, **extra: t.Any) -> None:
     run, ctx = _current.get(), flask_context.active()
-    if run is not None and ctx is not None and not flask_context.is_inherited(ctx):
-        run.has_helped = True
+    if run is None or run.has_helped or ctx is None or flask_context.is_inherited(ctx):
+        return
+    if recorders:
+        recorders[0].note_help(run)
 
 
 def _note_end(sender: object, **extra: t.Any) -> None:

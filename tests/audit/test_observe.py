@@ -132,6 +132,29 @@ def test_a_record_says_what_would_be_inherited_and_what_happened(app: Flask, rai
     assert len(raised) == 2
 
 
+def test_what_pushes_a_context_and_never_ends_is_counted_at_once(app: Flask) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def serves() -> None:
+        with app.app_context():
+            entered.set()
+            go_on.wait(LIMIT)
+        with app.app_context():
+            pass
+
+    flaskthreads_autopatch.install(app)
+    flaskthreads_autopatch.enable(observe=True)
+    with app.app_context():
+        thread = threading.Thread(target=serves)
+        thread.start()
+    assert entered.wait(LIMIT)
+    name = serves.__qualname__
+    assert (record_of(name).helped, record_of(name).still_running) == (1, 1)
+    go_on.set()
+    ended(thread)
+    assert (record_of(name).helped, record_of(name).still_running) == (1, 0)
+
+
 def test_what_is_excluded_is_listed_with_its_reason(app: Flask) -> None:
     flaskthreads_autopatch.install(app, exclude=["token"])
     flaskthreads_autopatch.enable(observe=True)
