@@ -33,7 +33,7 @@ def main() -> int:
     _print_line("---", "---", *("---" for _ in COLUMNS))
     rows: list[Row] = []
     suites = _asked_for(arguments)
-    # The rows side by side, so that a third column or a sleeping test leaves no processor idle.
+    # The rows side by side, so that a last column or a sleeping test leaves no processor idle.
     with (
         tempfile.TemporaryDirectory() as name,
         ThreadPoolExecutor(AT_ONCE) as pool,
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _print_line(*cells: str) -> None:
-    widths = (34, 18, 30, 30, 30)
+    widths = (32, 14, 24, 36, 36, 36)
     print("| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |", flush=True)
 
 
@@ -100,8 +100,12 @@ def _print_row(row: Row) -> None:
     cells = []
     for column in COLUMNS:
         run = row.runs.get(column)
-        replays = "" if run is None or run.replays is None else f" ({run.replays} replays)"
-        cells.append("-" if run is None else run.summary() + replays)
+        if run is None:
+            cells.append("-")
+        elif run.observed is not None:
+            cells.append(f"{run.summary()} ({run.replays} replays, {run.observed} observed)")
+        else:
+            cells.append(run.summary() + ("" if run.replays is None else f" ({run.replays} replays)"))
     _print_line(row.suite.name, " ".join((_python(), "inherit" if row.flags else "")), *cells)
 
 

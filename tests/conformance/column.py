@@ -25,7 +25,7 @@ from types import SimpleNamespace
 from flask import Flask, appcontext_tearing_down, g, has_request_context, request, session
 
 from .ecosystem import ALL
-from .suites import CONTEXT, CONTROL, OFF, Distributed, Installed, Published, Suite
+from .suites import CONTROL, OBSERVED, OFF, WITH_CONTEXT, Distributed, Installed, Published, Suite
 
 Say = Callable[..., None]
 ENVIRONMENT = "(the environment)"
@@ -34,8 +34,9 @@ ENVIRONMENT = "(the environment)"
 @contextmanager
 def patches(column: str, say: Say, own: tuple[str, ...] = ()) -> Iterator[None]:
     """What the column is about; and the proof that it was so until the last test."""
+    ambient = _ambient_request() if column in WITH_CONTEXT else _nothing()
     if column in (OFF, CONTROL):
-        with _ambient_request() if column == CONTROL else _nothing():
+        with ambient:
             yield
         assert "flaskthreads_autopatch" not in sys.modules or not _ours_on_start()
         return
@@ -45,12 +46,13 @@ def patches(column: str, say: Say, own: tuple[str, ...] = ()) -> Iterator[None]:
     # A suite of logging reads every line of the root logger. Our lines at DEBUG, about threads that do not inherit, are
     # no part of what it tests.
     logging.getLogger("flaskthreads_autopatch").setLevel(logging.INFO)
-    with (
-        flaskthreads_autopatch.enable(own=own),
-        _ambient_request() if column == CONTEXT else _nothing(),
-        _replays_counted(say),
-    ):
+    observes = column == OBSERVED
+    with flaskthreads_autopatch.enable(own=own, observe=observes), ambient, _replays_counted(say):
         yield
+        if observes:
+            assert flaskthreads_autopatch.status().observes
+            records = flaskthreads_autopatch.observed()
+            say(observed=sum(record.starts for record in records if not record.key.reason))
         assert _ours_on_start(), "The patches did not last until the last test."
     assert dict(vars(threading.Thread)) == born_with
 

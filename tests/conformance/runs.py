@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .sources import MissingSuite, Place, Sources
-from .suites import CONTEXT, CONTROL, OFF, Distributed, Suite
+from .suites import CONTEXT, CONTROL, OFF, WITH_CONTEXT, Distributed, Suite
 
 ROOT = Path(__file__).parents[2]
 AT_ONCE = 2
@@ -38,6 +38,8 @@ class Run:
     missing: str = ""
     replays: int | None = None
     """How many threads, tasks and callbacks inherited; None with the patches off."""
+    observed: int | None = None
+    """How many would have inherited, in observe mode."""
     ended: bool = False
 
     def summary(self) -> str:
@@ -107,6 +109,8 @@ class Runner:
         runs: dict[str, Run] = {column: future.result() for column, future in started.items()}
         row = Row(suite, flags, runs)
         broken = [run for run in runs.values() if not run.ended]
+        if any(run.observed is not None and run.replays for run in runs.values()):
+            row.different.append("a thread or task inherited in observe mode.")
         row.different += [f"a column did not come to its end. {run.details[RUN]}" for run in broken]
         if runs[OFF].outcomes and not any("passed" in outcomes for outcomes in runs[OFF].outcomes.values()):
             row.different.append("no test passes with the patches off, so that nothing is compared.")
@@ -174,6 +178,7 @@ def _read(log: Path, end: str, output: str) -> Run:
         last = said.get("start", last)
         run.missing = said.get("missing", run.missing)
         run.replays = said.get("replays", run.replays)
+        run.observed = said.get("observed", run.observed)
         if "test" in said:
             run.outcomes.setdefault(said["test"], []).append(said["outcome"])
             run.details[said["test"]] = said.get("detail", "")
@@ -204,8 +209,7 @@ def is_by_context(seen: Mapping[str, Counter[str]]) -> bool:
     Such a test expects that no context is active.
     """
     return CONTROL in seen and all(
-        set(outcomes) <= set(seen[CONTROL if column in (CONTEXT, CONTROL) else OFF])
-        for column, outcomes in seen.items()
+        set(outcomes) <= set(seen[CONTROL if column in WITH_CONTEXT else OFF]) for column, outcomes in seen.items()
     )
 
 

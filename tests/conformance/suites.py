@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-OFF, ON, CONTEXT = "off", "on", "on, context active"
-COLUMNS = (OFF, ON, CONTEXT)
+OFF, ON, CONTEXT, OBSERVED = "off", "on", "on, context active", "observed, context active"
+COLUMNS = (OFF, ON, CONTEXT, OBSERVED)
 CONTROL = "off, context active"
 """What differs with a context active runs in this column too: it may be the context that a test does not expect."""
+WITH_CONTEXT = (CONTEXT, OBSERVED, CONTROL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,13 +113,13 @@ SUITES: tuple[Suite, ...] = (
     Distributed(
         "Flask",
         ("tests",),
-        note="no third column: its own leak detector demands that no context is active between two tests",
+        note="no column with a context: its own leak detector demands that no context is active between two tests",
         columns=(OFF, ON),
     ),
     Distributed(
         "Flask-Threads 0.2.0",
         ("tests",),
-        note="with flaskthreads replaced by this package; no third column: two tests demand an error without a context",
+        note="with flaskthreads replaced by this package; no column with a context: two tests demand an error without a context",
         columns=(OFF, ON),
         distribution="flask-threads==0.2.0",
         replaced="flaskthreads",
