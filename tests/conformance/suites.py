@@ -119,7 +119,7 @@ SUITES: tuple[Suite, ...] = (
     Distributed(
         "Flask-Threads 0.2.0",
         ("tests",),
-        note="with flaskthreads replaced by this package; no column with a context: two tests demand an error without a context",
+        note="with flaskthreads replaced by this package; no column with a context: two tests demand an error",
         columns=(OFF, ON),
         distribution="flask-threads==0.2.0",
         replaced="flaskthreads",
