@@ -29,6 +29,12 @@ _TIMEOUT = 60
 """The seconds after which a thread counts as hanging, for example in a teardown handler of the app."""
 
 
+_OBSERVES = (
+    f"The library observes, by {VARIABLE}=observe or enable(observe=True): nothing is inherited, and the self-test"
+    " shows what happens without it."
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Check:
     """The result of the self-test for one kind of thread or task."""
@@ -58,6 +64,8 @@ def problems(app: Flask, status: Status, checks: list[Check]) -> list[str]:
         return [f"{_kill_switch()} Remove the variable, or set it to 1, and restart."]
     if not status.enabled:
         return [_why_off()]
+    if status.observes:
+        return [f"{_OBSERVES} Set {VARIABLE}=1 or remove the variable, and restart, to have threads inherit."]
     found = [f"The threads of {name!r} inherit nothing: {error}" for name, error in status.refused]
     if policy_for(app) is not None:
         found += [*_lost_layers(status), *(sentence for check in checks for sentence in _wrong_with(check))]
@@ -75,6 +83,8 @@ def report(status: Status) -> Iterator[str]:
     yield f"The patches are {_on(status.enabled)}."
     if status.kill_switch:
         yield _kill_switch()
+    if status.observes:
+        yield _OBSERVES
     if status.policy is not None:
         yield from _policy_lines("every app, by enable()", status.policy)
     for name, policy in status.apps:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import typing as t
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from . import flask_context
 from .audit.record import Key
 from .audit.recorder import Run, recorders
 from .capture import capture
+from .log import log
 from .names import path_of, path_of_class, printable
 from .place import place_of_origin
 from .policy import Policy
@@ -98,19 +100,26 @@ def observe_provided(snapshot: Snapshot) -> Observation:
 
 def begin_run(observation: Observation, shown: object, kind: Kind) -> Run | None:
     """Count a run of *shown* that begins in this thread. Returns what `end_run` takes."""
-    if not recorders:
-        return None  # It has been switched off meanwhile.
-    # What runs in a thread may be the run() of its class; the option ignore takes the class.
-    what = path_of(shown)
-    what = printable(what.removesuffix(".run") if kind == "thread" else what)
-    key = Key(observation.place, what, kind, observation.app_name, observation.endpoint, observation.reason)
-    return recorders[0].begin(key, observation.parent, observation.names)
+    try:
+        if not recorders:
+            return None  # It has been switched off meanwhile.
+        # What runs in a thread may be the run() of its class; the option ignore takes the class.
+        what = path_of(shown)
+        what = printable(what.removesuffix(".run") if kind == "thread" else what)
+        key = Key(observation.place, what, kind, observation.app_name, observation.endpoint, observation.reason)
+        return recorders[0].begin(key, observation.parent, observation.names)
+    except Exception:
+        log(logging.ERROR, "The audit could not count a run of a %s.", kind, exc_info=True)
+        return None
 
 
 def end_run(run: Run | None, error: BaseException | None) -> None:
     """Count the end of *run*, with *error* if it raised."""
-    if run is not None and recorders:
-        recorders[0].end(run, error)
+    try:
+        if run is not None and recorders:
+            recorders[0].end(run, error)
+    except Exception:
+        log(logging.ERROR, "The audit could not count the end of a run.", exc_info=True)
 
 
 def _new(ctx: AppContext | None, policy: Policy | None, reason: str) -> Observation:
@@ -148,5 +157,6 @@ def _without_trace(policy: Policy) -> Policy:
 def _values(snapshot: Snapshot) -> list[tuple[str, object]]:
     values = snapshot.values
     if snapshot.shared_g is not None:
-        values = {name: getattr(snapshot.shared_g, name, None) for name in snapshot.inherited}
+        state = getattr(snapshot.shared_g, "__dict__", {})
+        values = {name: state.get(name) for name in snapshot.inherited}
     return [*values.items(), *dict.fromkeys(snapshot.namespaces, SimpleNamespace()).items()]

@@ -226,6 +226,14 @@ def test_the_command_with_the_kill_switch(tmp_path, way):
     assert problem.split(" Remove ")[0] in shown.stdout.splitlines()
 
 
+def test_the_command_in_observe_mode(tmp_path):
+    (tmp_path / "kiosk.py").write_text(APP)
+    exit_status, found = ask(*DOCTOR, "--app", "kiosk:create_app", cwd=tmp_path, FLASKTHREADS_AUTOPATCH="observe")
+    assert (exit_status, found["well"], found["status"]["observes"]) == (1, False, True)
+    [problem] = found["problems"]
+    assert problem.startswith("The library observes, by FLASKTHREADS_AUTOPATCH=observe or enable(observe=True): ")
+
+
 def test_the_command_with_a_wrong_option_in_the_config(tmp_path):
     # It is set after install(), as by a factory that loads its config last.
     wrong = APP.replace("    return app", "    app.config['FLASKTHREADS_AUTOPATCH_PRELOAD'] = 'maybe'\n    return app")

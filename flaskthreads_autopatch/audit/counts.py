@@ -36,21 +36,22 @@ TEXTS, COUNTS = ".texts", ".counts"
 class Counts:
     """The counts of one key, in memory and in the file."""
 
-    __slots__ = ("_file", "_offset", "record", "running")
+    __slots__ = ("_mapped", "offset", "record", "running")
 
-    def __init__(self, record: Record, file: mmap.mmap, offset: int) -> None:
+    def __init__(self, record: Record, mapped: mmap.mmap, offset: int) -> None:
         self.record = record
         self.running = 0
         """How many runs are going on right now."""
-        self._file = file
-        self._offset = offset
+        self._mapped = mapped
+        self.offset = offset
+        """Where the numbers are in the file."""
 
     def write(self) -> None:
         """Write the numbers to the file."""
         record = self.record
         _LAYOUT.pack_into(
-            self._file,
-            self._offset,
+            self._mapped,
+            self.offset % _CHUNK,
             record.starts,
             record.most_at_once,
             record.failed,
@@ -62,31 +63,47 @@ class Counts:
         )
 
 
+_CHUNK = mmap.ALLOCATIONGRANULARITY
+"""How much of the file is mapped at once, in bytes. A file grows by this, since a program may fork for each job."""
+
+
 class ProcessCounts:
-    """The counts of this process: in a file in *folder*, or in memory alone if that is empty or cannot be written."""
+    """The counts of this process: in files in *folder*, or in memory alone if that is empty or cannot be written."""
 
     def __init__(self, folder: str) -> None:
         self.counts: dict[Key, Counts] = {}
         self._numbers = itertools.count()
-        self._texts = ""
-        size = (MOST_KEYS + 1) * _LAYOUT.size
-        if folder:
-            name = os.path.join(folder, f"{os.getpid()}-{os.urandom(4).hex()}")
+        self._chunks: dict[int, mmap.mmap] = {}
+        self._name = os.path.join(folder, f"{os.getpid()}-{os.urandom(4).hex()}") if folder else ""
+
+    def make_files(self) -> None:
+        """Make the files, which are otherwise made when there is something to count."""
+        self._chunk(0)
+
+    def _chunk(self, number: int) -> mmap.mmap:
+        known = self._chunks.get(number)
+        return self._chunks.setdefault(number, self._new_chunk(number)) if known is None else known
+
+    def _new_chunk(self, number: int) -> mmap.mmap:
+        if self._name:
             try:
-                # Written, not only made longer: where a disk is full, this raises, and a mapping would end the process.
-                with open(f"{name}{COUNTS}", "w+b") as file:
-                    file.write(bytes(size))
+                with open(f"{self._name}{COUNTS}", "w+b" if number == 0 else "r+b") as file:
+                    # Written, not only made longer: on a full disk this raises, and a mapping would end the process.
+                    file.seek(number * _CHUNK)
+                    file.write(bytes(_CHUNK))
                     file.flush()
-                    self._file = mmap.mmap(file.fileno(), size)
-                self._texts = f"{name}{TEXTS}"
-                with open(self._texts, "x"):
-                    return
+                    made = mmap.mmap(file.fileno(), _CHUNK, offset=number * _CHUNK)
+                if number == 0:
+                    with open(f"{self._name}{TEXTS}", "x"):
+                        pass
+                return made
             except (OSError, ValueError) as error:
-                self._texts = ""
-                print_to_stderr(
-                    f"The audit cannot write to {folder!r}: {error}. What this process starts is not in it."
-                )
-        self._file = mmap.mmap(-1, size)
+                self._give_up(error)
+        return mmap.mmap(-1, _CHUNK)
+
+    def _give_up(self, error: Exception) -> None:
+        folder, self._name = os.path.dirname(self._name), ""
+        print_to_stderr(f"The audit cannot write to {folder!r}: {error}. What is new in this process is not in it.")
 
     def of(self, key: Key) -> Counts:
         """Return the counts of *key*, or those of all further keys if there are too many."""
@@ -99,9 +116,10 @@ class ProcessCounts:
             if (known := self.counts.get(key)) is not None:
                 return known
         shown = Key(*(text[:_LONGEST_TEXT] for text in key))
-        made = Counts(Record(shown), self._file, number * _LAYOUT.size)
+        offset = number * _LAYOUT.size
+        made = Counts(Record(shown), self._chunk(offset // _CHUNK), offset)
         if (known := self.counts.setdefault(key, made)) is made:
-            self._append({"offset": number * _LAYOUT.size, "key": shown})
+            self._append({"offset": offset, "key": shown})
         return known
 
     def note_names(self, counts: Counts, inherited: t.Mapping[str, str], not_inherited: t.Mapping[str, str]) -> None:
@@ -115,17 +133,15 @@ class ProcessCounts:
                 continue
             new = {str(k)[:_LONGEST_TEXT]: v[:_LONGEST_TEXT] for k, v in found.items() if k not in known}
             setattr(record, field, {**known, **new})
-            self._append({"offset": counts._offset, field: new})
+            self._append({"offset": counts.offset, field: new})
 
     def _append(self, line: dict[str, t.Any]) -> None:
-        if not self._texts:
-            return
-        try:
-            with open(self._texts, "a") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            print_to_stderr(f"The audit cannot write to {self._texts!r}: {error}. What is new is not in it.")
-            self._texts = ""
+        if self._name:
+            try:
+                with open(f"{self._name}{TEXTS}", "a") as file:
+                    file.write(json.dumps(line) + "\n")
+            except OSError as error:
+                self._give_up(error)
 
 
 _OTHERS = Key("", "", "", "", "", f"more than {MOST_KEYS} places were recorded in this process; these are the others")

@@ -59,10 +59,12 @@ class Recorder:
         self.replays = replays
         self._folder = folder
         self._renew()
+        self._counts.make_files()
 
     def _renew(self) -> None:
         # Reentrant, because a signal handler or a finalizer may start a thread while its own thread is in here (H32).
         self._lock = threading.RLock()
+        # After a fork, the files are made when there is something to count: a program may fork for each job.
         self._counts = ProcessCounts(self._folder)
         self._running: dict[Run, None] = {}
 

@@ -449,6 +449,30 @@ with flask.Flask("shop").app_context():
     assert done.stderr.count("No space left on device") == 1
 
 
+def test_many_places_are_read_again(tmp_path: t.Any) -> None:
+    process = counts.ProcessCounts(str(tmp_path))
+    for number in range(500):
+        counted = process.of(record_key(f"shop{number}"))
+        counted.record.starts = number
+        counted.write()
+    (texts,) = tmp_path.glob(f"*{counts.TEXTS}")
+    assert {record.key.callable: record.starts for record in counts.read(str(texts))} == {
+        f"shop{number}:job": number for number in range(500)
+    }
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_that_starts_nothing_leaves_no_file(tmp_path: t.Any) -> None:
+    code = """
+import os, flask, flaskthreads_autopatch as fa
+fa.enable(observe=True)
+if not (pid := os.fork()): os._exit(0)
+os.waitpid(pid, 0)
+print(sorted(name.partition(".")[2] for name in os.listdir(os.environ["FLASKTHREADS_AUTOPATCH_AUDIT"])))
+"""
+    assert python(code, FLASKTHREADS_AUTOPATCH_AUDIT=tmp_path).stdout == "['counts', 'texts']\n"
+
+
 def test_half_a_line_of_a_killed_process_is_left_out(tmp_path: t.Any) -> None:
     process = counts.ProcessCounts(str(tmp_path))
     key = record_key("a")

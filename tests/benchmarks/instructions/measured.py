@@ -175,6 +175,8 @@ class Case(t.NamedTuple):
     """What is active meanwhile."""
     installed: bool = False
     fn: Function = task
+    observed: bool = False
+    """Whether the library is in observe mode instead."""
     inherits: bool | None = None
     """Whether *fn* finds an app context; None if it is not called. A case that stops inheriting would look cheap."""
 
@@ -201,6 +203,9 @@ CASES: dict[str, Case] = {
     "submit, on": Case(submit, installed=True, inherits=False),
     "submit in request": Case(submit, request_context, inherits=False),
     "submit in request, on": Case(submit, request_context, installed=True, inherits=True),
+    "thread, observed": Case(start_thread, observed=True, inherits=False),
+    "thread in request, observed": Case(start_thread, request_context, observed=True, inherits=False),
+    "submit in request, observed": Case(submit, request_context, observed=True, inherits=False),
     "thread by hand": Case(start_thread_by_hand, request_context, inherits=True),
     "submit by hand": Case(submit_by_hand, request_context, inherits=True),
     "submit, copy_current_request_context": Case(submit_copy, request_context, inherits=True),
@@ -220,11 +225,13 @@ def main(name: str, loops: int) -> None:
         CASES[name] = _carried(name)
     if name not in CASES:
         sys.exit(f"{name!r} is not a case; the cases are {', '.join(map(repr, CASES))}.")
-    once, context, installed, fn, inherits = CASES[name]
+    once, context, installed, fn, observed, inherits = CASES[name]
     # A thread that waits for the interpreter asks for it by the clock, which would leave the count to chance.
     sys.setswitchinterval(1000)
     gc.disable()
     pool.submit(task).result()  # so that its worker starts outside the context
+    if observed:
+        flaskthreads_autopatch.enable(observe=True)
     if installed:
         flaskthreads_autopatch.install(app)
         # As in production: until its first request, the config of an app may still name what to provide a context for.

@@ -80,6 +80,27 @@ ROWS = (
     ),
     Row("thread, no context", "`Thread` start + join, no context / bare", "thread, on", "thread", 1.12),
     Row("submit, no context", "submit + result, no context / bare", "submit, on", "submit", 1.09),
+    Row(
+        "thread, observed",
+        "`Thread` start + join in a request, observed / bare",
+        "thread in request, observed",
+        "thread in request",
+        is_recorded=False,
+    ),
+    Row(
+        "submit, observed",
+        "submit + result in a request, observed / bare",
+        "submit in request, observed",
+        "submit in request",
+        is_recorded=False,
+    ),
+    Row(
+        "thread, no context, observed",
+        "`Thread` start + join, no context, observed / bare",
+        "thread, observed",
+        "thread",
+        is_recorded=False,
+    ),
     Row("inject", f"`inject`, {_CARRIED} / JSON by hand", "inject", "inject, by hand"),
     Row("extract", f"`extract`, {_CARRIED} / a context filled from JSON by hand", "extract", "extract, by hand"),
     Row(
