@@ -203,7 +203,8 @@ def _is_in_foreground() -> bool:
 
 def _write(file: str, text: str) -> None:
     try:
-        with open(file, "w", encoding="utf-8") as out:
+        # A name that is no text, as a file name may be, must not take the rest away.
+        with open(file, "w", encoding="utf-8", errors="backslashreplace") as out:
             out.write(text)
     except OSError as error:
         _say(f"{file!r} cannot be written: {_reason(error)}.")

@@ -7,23 +7,25 @@ import shutil
 import sys
 from collections.abc import Mapping
 
-from .environment import VARIABLE, has_kill_switch
+from .environment import OBSERVE, VARIABLE, has_kill_switch
 
 STARTUP_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "startup")
 """The folder which, on ``PYTHONPATH``, enables the library in every Python that starts."""
 
 
-def launch_environment(environ: Mapping[str, str], value: str = "1", **variables: str) -> dict[str, str]:
-    """Return *environ* with FLASKTHREADS_AUTOPATCH set to *value*, and the start-up folder first on PYTHONPATH.
+def launch_environment(environ: Mapping[str, str], value: str = "", **variables: str) -> dict[str, str]:
+    """Return *environ* with FLASKTHREADS_AUTOPATCH set, and with the start-up folder first on PYTHONPATH.
 
-    *variables* are added. With the kill switch, *environ* is returned as it is. It is looked for even if this process
-    runs with ``-E``, because the command itself reads the environment.
+    It is set to *value*, by default to ``1``, or to ``observe`` if it is that already: an audit of the launcher
+    observes. *variables* are added. With the kill switch, *environ* is returned as it is. It is looked for even if this
+    process runs with ``-E``, because the command itself reads the environment.
     """
     if has_kill_switch(environ):
         return dict(environ)
     path = environ.get("PYTHONPATH", "")
     folders = [folder for folder in path.split(os.pathsep) if folder != STARTUP_FOLDER] if path else []
     path = os.pathsep.join([STARTUP_FOLDER, *folders])
+    value = value or (OBSERVE if environ.get(VARIABLE, "").strip().lower() == OBSERVE else "1")
     return {**environ, VARIABLE: value, "PYTHONPATH": path, **variables}
 
 

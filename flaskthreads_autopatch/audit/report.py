@@ -30,6 +30,12 @@ class Audit(t.NamedTuple):
         """``"on"`` or ``"observe"``."""
         return "on" if self.is_on else "observe"
 
+    @property
+    def shown_command(self) -> str:
+        """The command as a line of a shell, cut if it is very long, ready to be printed."""
+        text = printable(shlex.join(self.command))
+        return text if len(text) <= LONGEST_COMMAND else f"{text[:LONGEST_COMMAND]}..."
+
     def as_data(self) -> dict[str, t.Any]:
         """Return the audit as JSON has it, with the verdict on each place."""
         judged = [(record, judge(record, self.is_on)) for record in self.records]
@@ -63,10 +69,7 @@ class Audit(t.NamedTuple):
         """Return what was audited, and how much was found, as sentences."""
         how = "with inheritance on" if self.is_on else "observed only: nothing was inherited"
         places, processes = counted(len(self.records), "place"), counted(self.processes, "process")
-        command = printable(shlex.join(self.command))
-        if len(command) > LONGEST_COMMAND:
-            command = f"{command[:LONGEST_COMMAND]}..."
-        return f"flaskthreads-autopatch audit of: {command} ({how}). {places} in {processes}."
+        return f"flaskthreads-autopatch audit of: {self.shown_command} ({how}). {places} in {processes}."
 
 
 def counted(count: int, what: str) -> str:

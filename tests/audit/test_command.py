@@ -187,6 +187,22 @@ def test_a_variable_that_enables_the_library_does_not_win() -> None:
     assert audited(FLASKTHREADS_AUTOPATCH="1").stdout == "failed\n"
 
 
+def test_the_launcher_and_a_variable_that_enables_the_library_are_observed() -> None:
+    command = [*AUDIT[:1], "run", sys.executable, "-c", FAILING]
+    done = run(*AUDIT, "--", *command)
+    assert done.stdout == "failed\n"
+    assert "=> fixed by the library" in done.stderr
+    assert run(*AUDIT, "--on", "--", *command, FLASKTHREADS_AUTOPATCH="observe").stdout == "alice\n"
+
+
+def test_a_command_that_is_no_text(tmp_path: Path) -> None:
+    name = b"\xff\n".decode(errors="surrogateescape")
+    done = run(*AUDIT, "--html", tmp_path / "x.html", "--json", tmp_path / "x.json", "--", "true", name)
+    assert done.returncode == 0
+    assert r"""audit of: "true '\udcff\n'" (observed""" in done.stderr
+    assert json.loads((tmp_path / "x.json").read_text())["command"] == ["true", name]
+
+
 @pytest.mark.parametrize("command", [["true"], [sys.executable, "-I", "-c", FAILING]])
 def test_a_command_that_imports_no_flask_is_told_so(command: list[str]) -> None:
     done = run(*AUDIT, "--", *command)
@@ -220,8 +236,8 @@ def test_records_that_cannot_be_read_leave_the_status(folder: Path) -> None:
 WAITING = f"""
 import signal, sys, time
 {FAILING.replace("sys.exit(4)", "")}
-print("up", flush=True)
 HANDLER
+print("up", flush=True)
 while True:
     time.sleep(60)
 """
