@@ -106,6 +106,9 @@ def audit(
     except OSError as error:
         raise click.ClickException(f"No temporary folder can be made: {_reason(error)}. Set TMPDIR to one.") from None
     try:
+        if not on:
+            with open(os.path.join(folder, OBSERVE), "x"):
+                pass  # See `is_observing_by_environment`.
         status = _run(
             command, launch_environment(os.environ, "1" if on else OBSERVE, **{AUDIT_FOLDER_VARIABLE: folder})
         )

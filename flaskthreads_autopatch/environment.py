@@ -59,8 +59,15 @@ def is_kill_switch_on() -> bool:
 
 
 def is_observing_by_environment() -> bool:
-    """Return whether the environment has this process observe. With ``python -E`` or ``-I`` the variable is ignored."""
-    return not sys.flags.ignore_environment and _word(os.environ) == OBSERVE
+    """Return whether the environment has this process observe. With ``python -E`` or ``-I`` the variable is ignored.
+
+    It does so too where an audit observes, and a server has set the variable to ``1`` for its workers meanwhile. The
+    audit then has a file of that name in its folder.
+    """
+    if sys.flags.ignore_environment:
+        return False
+    folder = audit_folder()
+    return _word(os.environ) == OBSERVE or bool(folder and os.path.exists(os.path.join(folder, OBSERVE)))
 
 
 def audit_folder() -> str:

@@ -12,8 +12,10 @@ import typing as t
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from flaskthreads_autopatch.audit_command import BROKEN_PROMISE
+from flaskthreads_autopatch.audit_command import audit as audit_command
 
 from ..helpers import LIMIT
 from ..processes import environment, python, run, script
@@ -156,6 +158,14 @@ def test_an_option_that_is_wrong_is_reported_before_the_command_runs(
     assert not (tmp_path / "x").exists()
 
 
+def test_without_a_temporary_folder_nothing_is_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    result = CliRunner().invoke(audit_command, ["--", "touch", str(tmp_path / "started")])
+    assert result.exit_code == 1
+    assert "No temporary folder can be made: No such file or directory. Set TMPDIR to one." in result.output
+    assert not (tmp_path / "started").exists()
+
+
 def test_a_file_that_is_there_is_kept_until_the_end(tmp_path: Path) -> None:
     file = tmp_path / "audit.json"
     file.write_text("before")
@@ -277,6 +287,13 @@ def test_a_command_that_handles_a_signal_has_its_own_status() -> None:
         assert [process.stdout.readline() for _ in range(2)] == ["failed\n", "up\n"]
         process.terminate()
         assert process.wait(LIMIT) == 9
+
+
+def test_a_signal_that_is_ignored_is_ignored_in_the_command() -> None:
+    code = "import signal; print(*[signal.getsignal(n) == signal.SIG_IGN for n in (signal.SIGHUP, signal.SIGTERM)])"
+    ignoring = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh"]
+    done = run(*ignoring, *AUDIT, "--", sys.executable, "-c", code)
+    assert done.stdout == "True False\n"
 
 
 def test_a_command_that_is_killed_is_in_the_table() -> None:

@@ -123,6 +123,13 @@ def test_gunicorn_with_a_worker_that_is_killed(tmp_path: Path, preload: list[str
     assert site.found.processes >= 3
 
 
+def test_a_server_that_enables_the_library_for_its_workers_is_observed_all_the_same(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:0", "-e", "FLASKTHREADS_AUTOPATCH=1", "legacy:app"]
+    with serving(tmp_path, *command) as site:
+        assert site.get("/")["failed"]
+    assert site.found.verdict("legacy:name_user") == ("fixed by the library", 1, 1)
+
+
 PROCESSES = """
 import multiprocessing, sys
 from concurrent.futures import ThreadPoolExecutor

@@ -53,6 +53,15 @@ ended, with + if it still ran at the end.
     )
 
 
+@pytest.mark.parametrize(
+    ("counts", "is_shown"),
+    [({}, True), ({"failed": 1}, True), ({"longest": 99}, True), ({"helped": 1}, False), ({"reason": NO_HAND}, False)],
+)
+def test_what_is_not_inherited_is_shown_where_something_is(counts: dict[str, object], is_shown: bool) -> None:
+    text = table(audit(record(not_inherited={"g.db": "excluded by 'db'"}, **counts)), None)
+    assert ("not inherited: g.db (excluded by 'db')." in text) == is_shown
+
+
 def test_no_place() -> None:
     title = "flaskthreads-autopatch audit of: pytest -q (with inheritance on). 0 places in 3 processes.\n"
     assert table(audit(is_on=True), None) == title
