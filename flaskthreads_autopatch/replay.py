@@ -71,7 +71,14 @@ def replay(
             error = exc
             raise
         finally:
-            end(replaying, error)
+            try:
+                end(replaying, error)
+            except BaseException:
+                # An asynchronous exception may strike at the first instruction of `end`, which then has done nothing
+                # (H41).
+                if replaying[0] in replays:
+                    end(replaying, error)
+                raise
     finally:
         # An exception that is kept, as a future keeps it, keeps this frame and its variables through its traceback.
         del snapshot, fn, args, kwargs, shown, replaying, error
@@ -114,6 +121,9 @@ def begin(snapshot: Snapshot, shown: object, kind: Kind = "task", into: AppConte
     if deferred:
         log_deferred()
     leave = flask_context.leave
+    # This is made first, because an asynchronous exception may be raised after a call of a function that is written in
+    # C. Once the context is entered, there is no such call outside of the `try` (H41).
+    entry = get_ident(), monotonic(), snapshot, shown, kind
     if into is not None:
         carried, ctx, leave = t.cast(t.Any, snapshot), into, flask_context.take_back
         state = flask_context.lend_to(ctx, carried.environ, carried.session, shown)
@@ -123,7 +133,7 @@ def begin(snapshot: Snapshot, shown: object, kind: Kind = "task", into: AppConte
         carried = t.cast(t.Any, snapshot)
         ctx, state = flask_context.enter_with_request(carried.app, carried.environ, carried.session, shown)
     own_g, closable, namespaces = ctx.g, snapshot.closable, snapshot.namespaces
-    entry = replays[ctx] = get_ident(), monotonic(), snapshot, shown, kind
+    replays[ctx] = entry
     try:
         if snapshot.shared_g is not None:
             ctx.g = snapshot.shared_g
@@ -151,13 +161,20 @@ def end(replaying: Replaying, error: BaseException | None) -> None:
     try:
         # With the option share, this was the parent's g. A teardown handler must not close what is on that.
         ctx.g = own_g
-        if closable or namespaces:
-            entries.hide(own_g.__dict__, closable, namespaces)
-            if type(own_g) is not FLASKS_G:
-                # The constructor of an app's own class of g may have set an entry that is hidden now. A handler may
-                # count on that default.
-                entries.put_back((*closable, *namespaces), flask_context.defaults_of(ctx), own_g.__dict__)
-        leave(ctx, state, error, shown)
+        try:
+            if closable or namespaces:
+                _hide(ctx, own_g, closable, namespaces)
+        except BaseException:
+            # An asynchronous exception has struck (H41). A second one is not expected.
+            _hide(ctx, own_g, closable, namespaces)
+            raise
+        finally:
+            try:
+                leave(ctx, state, error, shown)
+            except BaseException:
+                if leave is flask_context.leave:
+                    flask_context.leave_again(ctx, state, error, shown)
+                raise
     finally:
         # Unregister first, then look at `overdue`. The watcher works in the opposite order (it adds to `overdue`, then
         # looks at the registry), so that exactly one of the two reports the end.
@@ -165,6 +182,14 @@ def end(replaying: Replaying, error: BaseException | None) -> None:
         if released_receivers or overdue:
             signals.end(ctx, Entry(*entry), error)
         del replaying, error, ctx, state, shown, own_g, closable, namespaces, entry  # See `replay`.
+
+
+def _hide(ctx: AppContext, own_g: t.Any, closable: entries.Entries, namespaces: entries.Namespaces) -> None:
+    entries.hide(own_g.__dict__, closable, namespaces)
+    if type(own_g) is not FLASKS_G:
+        # The constructor of an app's own class of g may have set an entry that is hidden now. A handler may count on
+        # that default.
+        entries.put_back((*closable, *namespaces), flask_context.defaults_of(ctx), own_g.__dict__)
 
 
 def is_inherited() -> bool:

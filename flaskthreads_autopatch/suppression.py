@@ -25,7 +25,7 @@ class _Suppression:
         self._tokens: list[contextvars.Token[bool | str]] = []
 
     def __enter__(self) -> None:
-        self._tokens.append(suppressed.set(True))
+        self._tokens += map(suppressed.set, (True,))  # see `starting_workers`
 
     def __exit__(self, *exc_info: object) -> None:
         suppressed.reset(self._tokens.pop())
@@ -72,7 +72,8 @@ is_suppressed = suppressed.get
 
 def starting_workers(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
     """Call *fn*, which may start workers of a pool. Threads that it starts do not inherit; tasks and callbacks do."""
-    token = suppressed.set(suppressed.get() or WORKERS)
+    # map() calls set(), because an asynchronous exception may be raised after a call, and the token be lost (H41).
+    (token,) = map(suppressed.set, (suppressed.get() or WORKERS,))
     try:
         return fn(*args, **kwargs)
     finally:

@@ -45,6 +45,7 @@ hide_requests = generation.hide_requests
 is_ending = generation.is_ending
 is_pushed = generation.is_pushed
 leave = generation.leave
+leave_again = generation.leave_again
 lend_to = generation.lend_to
 lendable = generation.lendable
 lent_request = generation.lent_request
@@ -75,6 +76,7 @@ __all__ = [
     "is_inherited",
     "is_pushed",
     "leave",
+    "leave_again",
     "lend_to",
     "lendable",
     "lent_request",

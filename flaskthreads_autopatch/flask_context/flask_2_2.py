@@ -23,9 +23,9 @@ from .flask_2_2_pushed import push_request_context as push_request_context
 from .request_end import LOAN, lend_2_2
 from .teardown import (
     FLASKS_TEARDOWN,
-    has_teardown_of_its_own,
     is_torn_down,
     log_error,
+    pop_guarded,
     tear_down,
     tearing_down_receivers,
 )
@@ -139,6 +139,7 @@ def enter(app: Flask, lent: Lent | None, fn: object) -> Entered:
     ctx._flaskthreads_autopatch = False
     if type(ctx.g) is not FLASKS_G:
         note_defaults(ctx)
+    request_ctx: t.Any = None
     try:
         # Our own layer has nothing to do for a context of ours. If there is another layer, each one is called.
         layer: t.Any = AppContext.__dict__["push"]
@@ -146,24 +147,28 @@ def enter(app: Flask, lent: Lent | None, fn: object) -> Entered:
             push(ctx)
         else:
             ctx.push()
+        ctx._flaskthreads_autopatch = True
+        app_token = ctx._cv_tokens[0]
+        if lent is None:
+            return ctx, (app_token, None)
+        # RequestContext.copy() builds a URL adapter, which takes ten times as long as this. The copy of the state
+        # becomes the __dict__ instead of filling the one that is there, which is 90 ns faster.
+        state = lent.copy()
+        request_ctx = object.__new__(state["_cv_tokens"])
+        request_ctx.__dict__ = state
+        # map() calls set(), because an asynchronous exception may be raised after a call, and the token be lost (H41).
+        tokens: list[t.Any] = [*map(cv_request.set, (request_ctx,))]
+        # The lent request context counts as pushed once already, so that the pop of a nested push does not tear down
+        # and close the parent's request (H17).
+        state["_cv_tokens"] = tokens
+        tokens[0] = tokens[0], None
+        return ctx, (app_token, request_ctx)
     except BaseException as exc:
-        # A receiver of appcontext_pushed raised, and Flask leaves the context pushed.
+        # A receiver of appcontext_pushed raised, and Flask leaves the context pushed; or an asynchronous exception was
+        # raised (H41).
         if ctx._cv_tokens:
-            leave(ctx, (ctx._cv_tokens[0], None), exc, fn)
+            leave(ctx, (ctx._cv_tokens[0], request_ctx if cv_request.get(None) is request_ctx else None), exc, fn)
         raise
-    ctx._flaskthreads_autopatch = True
-    app_token = ctx._cv_tokens[0]
-    if lent is None:
-        return ctx, (app_token, None)
-    # RequestContext.copy() builds a URL adapter, which takes ten times as long as this. The copy of the state becomes
-    # the __dict__ instead of filling the one that is there, which is 90 ns faster.
-    state = lent.copy()
-    request_ctx = object.__new__(state["_cv_tokens"])
-    request_ctx.__dict__ = state
-    # The lent request context counts as pushed once already, so that the pop of a nested push does not tear down and
-    # close the parent's request (H17).
-    state["_cv_tokens"] = [(cv_request.set(request_ctx), None)]
-    return ctx, (app_token, request_ctx)
 
 
 def enter_with_request(app: Flask, environ: WSGIEnvironment, session: t.Any, fn: object) -> Entered:
@@ -226,35 +231,54 @@ def leave(ctx: t.Any, state: State, exc: BaseException | None, fn: object) -> No
         if cv_app.get(None) is not ctx or cv_request.get(None) is not request_ctx:
             pop_forgotten(ctx, app_token, request_ctx, exc, fn)
     finally:
-        if request_ctx is not None and request_ctx._cv_tokens:  # Otherwise the task has popped it itself.
-            try:  # noqa: SIM105 - suppress() would take as long as the rest of this function
+        try:
+            if request_ctx is not None and request_ctx._cv_tokens:  # Otherwise the task has popped it itself.
                 cv_request.reset(request_ctx._cv_tokens[0][0])
-            except (RuntimeError, ValueError):
-                # The task pushed an app context, which hid the request, and popped it out of order or in other context
-                # variables (contextvars.Context). The request is then not active here, and need not be reset.
-                pass
-        if ctx._cv_tokens:  # Otherwise the task has popped, and so torn down, the context itself.
-            app: Flask = ctx.app
-            method = app.do_teardown_appcontext
-            is_replaced = type(method) is not MethodType or method.__func__ is not FLASKS_TEARDOWN
-            try:
-                if is_replaced or app.teardown_appcontext_funcs or tearing_down_receivers:
-                    try:
-                        tear_down(app, is_replaced and has_teardown_of_its_own(app), exc, fn)
-                    finally:
-                        if cv_app.get(None) is not ctx or cv_request.get(None) is not None:
-                            pop_forgotten(ctx, app_token, None, exc, fn)  # by a teardown handler
-            finally:
-                tokens: list[t.Any] = ctx._cv_tokens
-                # Remove the tokens of further pushes of this context by the task. Then insert an entry: with two of
-                # them, pop() takes itself for the end of a nested push, and does not run the teardown a second time.
-                if len(tokens) > 1:
-                    del tokens[1:]
-                tokens.insert(0, None)
+        except (RuntimeError, ValueError):
+            # The task pushed an app context, which hid the request, and popped it out of order or in other context
+            # variables (contextvars.Context). The request is then not active here, and need not be reset.
+            pass
+        finally:
+            if ctx._cv_tokens:  # Otherwise the task has popped, and so torn down, the context itself.
+                app: Flask = ctx.app
+                method = app.do_teardown_appcontext
+                is_replaced = type(method) is not MethodType or method.__func__ is not FLASKS_TEARDOWN
+                interrupt = None
                 try:
-                    ctx.pop(exc)
-                except Exception:
-                    log_error(app, fn)
-        elif cv_app.get(None) is ctx:
-            # It did so in other context variables, in which the token of this push could not be used.
-            cv_app.set(before(app_token))
+                    if is_replaced or app.teardown_appcontext_funcs or tearing_down_receivers:
+                        try:
+                            interrupt = tear_down(app, is_replaced, exc, fn)
+                        except BaseException:
+                            tear_down(app, is_replaced, exc, fn)
+                            raise
+                        finally:
+                            if cv_app.get(None) is not ctx or cv_request.get(None) is not None:
+                                pop_forgotten(ctx, app_token, None, exc, fn)  # by a teardown handler
+                finally:
+                    tokens: list[t.Any] = ctx._cv_tokens
+                    # Remove the tokens of further pushes of this context by the task. Then insert an entry: with two of
+                    # them, pop() takes itself for the end of a nested push, and does not run the teardown a second
+                    # time.
+                    if len(tokens) > 1:
+                        del tokens[1:]
+                    tokens.insert(0, None)
+                    try:
+                        ctx.pop(exc)
+                    except Exception:
+                        leave_again(ctx, state, exc, fn)
+                        log_error(app, fn)
+                if interrupt is not None:
+                    raise interrupt
+            elif cv_app.get(None) is ctx:
+                # It did so in other context variables, in which the token of this push could not be used.
+                cv_app.set(before(app_token))
+
+
+def leave_again(ctx: t.Any, state: State, exc: BaseException | None, fn: object) -> None:
+    """Do what is left to do where `leave` has raised. Only an asynchronous exception leaves something (H41)."""
+    if ctx._flaskthreads_autopatch:  # It has not even begun.
+        leave(ctx, state, exc, fn)
+    elif (active := t.cast(t.Any, cv_app.get(None))) is ctx:
+        # It has torn the context down.
+        active._cv_tokens[:] = None, active._cv_tokens[-1]
+        pop_guarded(ctx, exc, fn)

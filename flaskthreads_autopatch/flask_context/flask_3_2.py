@@ -107,15 +107,16 @@ def enter(app: Flask, lent: Lent | None, fn: object) -> Entered:
         note_defaults(ctx)
     try:
         ctx.push()
+        ctx._flaskthreads_autopatch = True
+        if lent is not None:
+            ctx.__dict__.update(lent)
+        return ctx, ctx._cv_token
     except BaseException as exc:
-        # A receiver of appcontext_pushed raised, and Flask leaves the context pushed.
+        # A receiver of appcontext_pushed raised, and Flask leaves the context pushed; or an asynchronous exception was
+        # raised (H41).
         if ctx._cv_token is not None:
             leave(ctx, ctx._cv_token, exc, fn)
         raise
-    ctx._flaskthreads_autopatch = True
-    if lent is not None:
-        ctx.__dict__.update(lent)
-    return ctx, ctx._cv_token
 
 
 def enter_with_request(app: Flask, environ: WSGIEnvironment, session: t.Any, fn: object) -> Entered:
@@ -194,6 +195,14 @@ def leave(ctx: t.Any, token: Tokens, exc: BaseException | None, fn: object) -> N
                         _pop_forgotten(ctx, token, exc, fn)  # by a teardown handler
                 finally:
                     _pop(ctx, exc, fn)
+
+
+def leave_again(ctx: t.Any, token: Tokens, exc: BaseException | None, fn: object) -> None:
+    """Do what is left to do where `leave` has raised. Only an asynchronous exception leaves something (H41)."""
+    if ctx._flaskthreads_autopatch:  # It has not even begun.
+        leave(ctx, token, exc, fn)
+    elif ctx._cv_token is not None:
+        _pop(ctx, exc, fn)
 
 
 def _pop(ctx: t.Any, exc: BaseException | None, fn: object) -> None:

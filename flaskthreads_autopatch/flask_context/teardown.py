@@ -49,27 +49,37 @@ def has_teardown_of_its_own(app: Flask) -> bool:
     return owner is not Flask or inspect.unwrap(vars(Flask)[_NAME]) is not FLASKS_TEARDOWN
 
 
-def tear_down(app: Flask, own_teardown: bool, exc: BaseException | None, fn: object) -> None:
+def tear_down(app: Flask, is_replaced: bool, exc: BaseException | None, fn: object) -> BaseException | None:
     """Do what ``do_teardown_appcontext(exc)`` of Flask before 3.2 does, for the context in which *fn* ran.
 
-    *own_teardown*: whether the app has one of its own.
+    *is_replaced*: whether the app's method is another than Flask's own, which may be a layer around that. Returns an
+    exception that must not be swallowed, or None. If this raises, an asynchronous exception has struck at its first
+    instruction, and nothing has been done.
     """
-    if own_teardown:
-        # The user's own is called as it stands.
-        steps: list[t.Callable[[BaseException | None], None]] = [app.do_teardown_appcontext]
-    else:
-        # Flask's own stops at the first handler that raises, and leaks what the later ones would free (H9).
-        steps = [functools.partial(_call_handler, app, func) for func in reversed(app.teardown_appcontext_funcs)]
-        steps.append(functools.partial(_send_tearing_down, app))
     interrupt: BaseException | None = None
+    try:
+        steps = _steps(app, is_replaced)
+    except BaseException as error:
+        # An asynchronous exception must not keep the handlers from running (H41).
+        interrupt, steps = error, _steps(app, is_replaced)
     for step in steps:
         try:
-            guarded(app, fn, step, exc)
+            step(exc)
+        except Exception:
+            log_error(app, fn)
         except BaseException as error:
             # As gevent's Timeout, which may strike in a handler that waits: it goes on after the others have run.
             interrupt = error
-    if interrupt is not None:
-        raise interrupt
+    return interrupt
+
+
+def _steps(app: Flask, is_replaced: bool) -> list[t.Callable[[BaseException | None], None]]:
+    if is_replaced and has_teardown_of_its_own(app):
+        # The user's own is called as it stands.
+        return [app.do_teardown_appcontext]
+    # Flask's own stops at the first handler that raises, and leaks what the later ones would free (H9).
+    steps = [functools.partial(_call_handler, app, func) for func in reversed(app.teardown_appcontext_funcs)]
+    return [*steps, functools.partial(_send_tearing_down, app)]
 
 
 def _call_handler(app: Flask, func: t.Any, exc: BaseException | None) -> None:
