@@ -128,7 +128,8 @@ for place, outcome in struck(replay):
     expected = ["second", "first"] if pushed else []
     if "_call_handler" in place:
         torn_down.extend({"first", "second"} - {*torn_down})
-    if len(pushed) != len(popped) or sorted(torn_down) != sorted(expected):
+    # Flask 3.2 calls no pop() of its own, and the signal is the last that we do: it may be struck.
+    if (flask_context.REUSES_APP_CONTEXT and len(pushed) != len(popped)) or sorted(torn_down) != sorted(expected):
         wrong.append((place, outcome, len(pushed), len(popped), torn_down))
     for clear in pushed, popped, torn_down:
         clear.clear()

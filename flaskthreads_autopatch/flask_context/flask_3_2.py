@@ -15,7 +15,7 @@ from flask.ctx import AppContext
 from flask.signals import appcontext_popped
 
 from .request_end import LOAN, lend_3_2
-from .teardown import guarded, is_torn_down, pop_guarded, send
+from .teardown import guarded, is_torn_down, log_error, pop_guarded, send
 from .variables import DEFAULTS, FLASKS_G, MARK, PARENT, Lent, cv_app, note_defaults
 
 if t.TYPE_CHECKING:
@@ -188,7 +188,9 @@ def leave(ctx: t.Any, token: Tokens, exc: BaseException | None, fn: object) -> N
                 # Not by ctx.pop() alone: it would tear down and close the request, which belongs to the parent, and a
                 # handler could not read the request if that were taken back before (H37).
                 if ctx._push_count > 0:  # Otherwise the task has done so, by a pop() in other context variables.
-                    guarded(app, fn, app.do_teardown_appcontext, ctx, exc)
+                    app.do_teardown_appcontext(ctx, exc)
+            except Exception:
+                log_error(app, fn)
             finally:
                 try:
                     if cv_app.get(None) is not ctx:
