@@ -188,7 +188,7 @@ def leave(ctx: t.Any, token: Tokens, exc: BaseException | None, fn: object) -> N
                 # Not by ctx.pop() alone: it would tear down and close the request, which belongs to the parent, and a
                 # handler could not read the request if that were taken back before (H37).
                 if ctx._push_count > 0:  # Otherwise the task has done so, by a pop() in other context variables.
-                    app.do_teardown_appcontext(ctx, exc)
+                    t.cast(t.Any, app).do_teardown_appcontext(ctx, exc)
             except Exception:
                 log_error(app, fn)
             finally:
