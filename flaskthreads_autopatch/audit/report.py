@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from ..names import printable
 from .record import Key, Record
-from .verdicts import judge
+from .verdicts import worst_first
 
 LONGEST_COMMAND = 200
 """The number of characters of the command that are shown."""
@@ -37,8 +37,7 @@ class Audit(t.NamedTuple):
         return text if len(text) <= LONGEST_COMMAND else f"{text[:LONGEST_COMMAND]}..."
 
     def as_data(self) -> dict[str, t.Any]:
-        """Return the audit as JSON has it, with the verdict on each place."""
-        judged = [(record, judge(record, self.is_on)) for record in self.records]
+        """Return the audit as JSON has it, with the verdict on each place, the worst first."""
         return {
             "mode": self.mode,
             "command": self.command,
@@ -46,7 +45,7 @@ class Audit(t.NamedTuple):
             "processes": self.processes,
             "places": [
                 {**record.as_data(), "verdict": verdict.name, "proposal": verdict.proposal}
-                for record, verdict in judged
+                for record, verdict in worst_first(self.records, self.is_on)
             ],
         }
 

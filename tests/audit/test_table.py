@@ -96,9 +96,9 @@ def test_h39_nothing_of_the_program_controls_the_terminal() -> None:
 
 
 def test_json_and_back() -> None:
-    found = audit(record(failed=1), record("shop.jobs:poll", NO_CONTEXT, longest=1.5), is_on=True)
-    data = json.loads(json.dumps(found.as_data()))
-    assert Audit.from_data(data) == found
+    records = [record(failed=1), record("shop.jobs:poll", NO_CONTEXT, longest=1.5)]
+    data = json.loads(json.dumps(audit(*records[::-1], is_on=True).as_data()))
+    assert Audit.from_data(data) == audit(*records, is_on=True)
     assert (data["mode"], data["command"], data["version"], data["processes"]) == ("on", ["pytest", "-q"], "0.1.0", 3)
     assert [(place["callable"], place["verdict"]) for place in data["places"]] == [
         ("shop.mail:send", "still fails"),
