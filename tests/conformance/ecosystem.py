@@ -13,6 +13,12 @@ ECOSYSTEM: tuple[Published, ...] = (
         without=r"^(?!.*::.*thread)|loky|multiprocessing|spawn|fork|subprocess|thread_bomb|backend\d",
         note="of joblib's parallel calls, those with the backend threading",
     ),
+    Published(
+        "s3transfer",
+        ("tests/functional",),
+        distribution="s3transfer==0.19.3",
+        requires=("pytest",),
+    ),
     Published("Pykka", ("tests",), distribution="pykka==4.5.0", requires=("pytest", "pytest-mock"), quick=True),
     Published(
         "dogpile.cache",
@@ -40,6 +46,20 @@ ECOSYSTEM: tuple[Published, ...] = (
         requires=("pytest", "opentelemetry-test-utils==0.66b1"),
         quick=True,
     ),
+    Published(
+        "dask's threads",
+        ("dask/tests/test_threaded.py", "dask/tests/test_delayed.py", "dask/array/tests/test_array_core.py"),
+        distribution="dask==2026.8.0",
+        requires=("pytest", "pytest-timeout", "numpy"),
+    ),
+    Published(
+        "APScheduler",
+        ("tests/test_executors.py", "tests/test_schedulers.py"),
+        distribution="apscheduler==3.11.3",
+        requires=("pytest", "anyio", "pytz", "sqlalchemy", "tornado", "gevent", "twisted"),
+        without="processpool|broken_pool",
+        note="without the tests of pools of processes, and of stores and triggers of jobs, which start no threads",
+    ),
     Published("Huey", ("huey/tests",), distribution="huey==3.5.4", requires=("pytest",)),
     Published(
         "requests-futures",
@@ -48,7 +68,8 @@ ECOSYSTEM: tuple[Published, ...] = (
         requires=("pytest", "pytest-httpbin"),
         quick=True,
     ),
-    Published("asgiref", ("tests",), distribution="asgiref==3.13.0", requires=("pytest", "pytest-asyncio"), quick=True),
+    Published("cachetools", ("tests",), distribution="cachetools==8.0.2", requires=("pytest",), quick=True),
+    Published("asgiref", ("tests",), distribution="asgiref==3.13.0", requires=("pytest", "pytest-asyncio")),
 )
 
 ALL: tuple[Suite, ...] = (*SUITES, *ECOSYSTEM)

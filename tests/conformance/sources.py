@@ -73,7 +73,7 @@ class Sources:
         folder = tempfile.mkdtemp(dir=self._folder)
         venv.create(folder, with_pip=False)
         python = os.path.join(folder, "bin", "python")
-        self._pip("--python", python, "install", *requirements, self._wheel())
+        self._pip("--python", python, "install", "--no-compile", *requirements, self._wheel())
         return python
 
     def _pip(self, *arguments: str) -> None:
