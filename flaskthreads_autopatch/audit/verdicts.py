@@ -189,6 +189,8 @@ def _help(record: Record) -> str:
         return f"remove {reason.removeprefix('ignored by ')} from the option ignore, or push app.app_context() in it"
     if "suppress_inheritance" in reason:
         return "start it outside of suppress_inheritance(), or push app.app_context() in it"
+    if "worker of a pool" in reason or "pool's worker" in reason:
+        return "push app.app_context() in the initializer of the pool"
     return "push app.app_context() in it"
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import typing as t
 
+from flaskthreads_autopatch import observation
 from flaskthreads_autopatch.audit.record import Key, Record
 from flaskthreads_autopatch.audit.report import Audit
 
 INHERITED = {"request": "", "session": "", "g.user": "shop.models:User"}
-NO_CONTEXT = "no app context is active where it is started"
+NO_CONTEXT = observation.NO_CONTEXT
 NO_HAND = "neither acme.pool:worker nor acme.pool.base, which starts it, is own code"
 
 

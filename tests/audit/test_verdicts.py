@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from flaskthreads_autopatch import catalogue, who_inherits
+from flaskthreads_autopatch import catalogue, observation, who_inherits
 from flaskthreads_autopatch.audit.verdicts import LONG, NAMES, judge, seconds, worst_first
 
 from .records import INHERITED, NO_CONTEXT, NO_HAND, record
@@ -121,12 +121,14 @@ def test_what_does_not_inherit_says_why(reason: str) -> None:
         (NO_HAND, f'add own=["acme"] if that is a package of yours, or {COPIED}'),
         (NO_CONTEXT, 'add provide=["shop.mail:send"] to install(app), or push app.app_context() in it'),
         ("ignored by 'shop.*'", "remove 'shop.*' from the option ignore, or push app.app_context() in it"),
+        (observation.NO_POLICY, "call install(app) for it, or correct the option, which the log names"),
         (
-            "it is started inside suppress_inheritance()",
+            observation._SUPPRESSED,
             "start it outside of suppress_inheritance(), or push app.app_context() in it",
         ),
-        ("it is started by a teardown handler", "push app.app_context() in it"),
-        ("a worker of a pool: its tasks inherit", "push app.app_context() in it"),
+        (observation._ENDING, "push app.app_context() in it"),
+        (observation._WORKER, "push app.app_context() in the initializer of the pool"),
+        (catalogue._POOL, "push app.app_context() in the initializer of the pool"),
     ],
 )  # fmt: skip
 def test_what_does_not_inherit_and_fails_says_what_helps(reason: str, help: str) -> None:
