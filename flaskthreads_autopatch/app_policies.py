@@ -19,6 +19,7 @@ import weakref
 from flask import Flask
 
 from . import flask_context, own_code
+from .by_identity import EXHAUSTED
 from .log import log
 from .names import safe_repr, text_of
 from .policy import (
@@ -238,11 +239,17 @@ def _read(app: Flask) -> Policy | None:
             return None
         try:
             policy = _resolve(app, known)
-        except Exception as error:
+        except Exception:
             # Any error is caught, not only a `PolicyError`, because the config may hold any objects of the application.
             # It is not raised, because it would come out of a start().
-            _refuse(app, known, text_of(error))
-            return None
+            try:
+                policy = _resolve(app, known)  # The error may have been an asynchronous exception (H41).
+            except EXHAUSTED as error:
+                log(logging.ERROR, "The config of %s could not be read: %s", safe_repr(app), text_of(error))
+                return None  # It is read again at the next start (H42).
+            except Exception as error:
+                _refuse(app, known, text_of(error))
+                return None
         # If another thread was faster, use its policy, which is equal.
         policy = t.cast(Policy, app.extensions.setdefault(EXTENSION, policy))
         if policy.provide:

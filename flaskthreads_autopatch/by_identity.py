@@ -14,6 +14,9 @@ Key = t.TypeVar("Key", bound=Hashable)
 Value = t.TypeVar("Value")
 Cache = dict[Key, tuple[Value, list["weakref.ref[t.Any]"]]]
 
+EXHAUSTED = MemoryError, RecursionError
+"""These errors say nothing of what is asked, but of the moment in which it is: no answer may be remembered (H42)."""
+
 
 def remember(cache: Cache[Key, Value], key: Key, value: Value, *things: object) -> Value:
     """Put *value* into *cache* and return it. *key* has the ids of *things*: with the first of these it is removed.

@@ -6,7 +6,7 @@ import logging
 import types
 import typing as t
 
-from .by_identity import Cache, remember
+from .by_identity import EXHAUSTED, Cache, remember
 from .entries import Entries
 from .log import log
 from .names import mro_of, path_of_class, text_of
@@ -44,6 +44,8 @@ def _examine(g: object, make: t.Callable[[], object]) -> tuple[bool, str | None]
     try:
         if type(getattr(g, "__dict__", None)) is not dict:
             return False, "whose instances have no dictionary as their __dict__"
+    except EXHAUSTED:
+        raise
     except Exception as error:
         return False, f"which refuses to show its __dict__ ({text_of(error)})"
     try:
@@ -52,6 +54,8 @@ def _examine(g: object, make: t.Callable[[], object]) -> tuple[bool, str | None]
         setattr(probe, _PROBE, None)
         if _PROBE not in vars(probe):
             return False, "which keeps them elsewhere than in the __dict__ of its instances"
+    except EXHAUSTED:
+        raise
     except Exception as error:
         return True, f"which refuses an attribute, so that it is not known where it keeps them ({text_of(error)})"
     attributes = [attribute for base in mro_of(type(g)) for attribute in vars(base).items()]

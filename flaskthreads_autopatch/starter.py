@@ -16,7 +16,7 @@ import typing as t
 import weakref
 from types import CodeType, FrameType, FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType
 
-from .by_identity import Cache, remember
+from .by_identity import EXHAUSTED, Cache, remember
 from .names import mro_of
 
 _METHODS = ("start", "__init__")
@@ -124,6 +124,8 @@ def _inside(wrapper: t.Any) -> t.Iterator[object]:
     for name in ("__wrapped__", "_self_wrapper"):
         try:
             inner = getattr(wrapper, name, None)
+        except EXHAUSTED:
+            raise
         except Exception:
             continue  # A proxy whose object is not at hand, as Flask's `request` can be, is no layer.
         if inner is not None:

@@ -213,3 +213,28 @@ for place, outcome in struck(submit):
         wrong.append((place, "the next thread", seen))
 """,
     )
+
+
+@KINDS
+def test_h41_a_first_start_that_is_struck_while_the_config_is_read(kind: str) -> None:
+    run(
+        kind,
+        """
+def start():
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(g.user if has_app_context() else None))
+    with app.app_context():
+        g.user = "alice"
+        thread.start()
+    thread.join(LIMIT)
+    return seen
+
+for place, outcome in struck(start):
+    if outcome not in (Stopped, ["alice"], [None]):
+        wrong.append((place, outcome))
+    if start() != ["alice"]:
+        wrong.append((place, "the next thread", logged))
+    app = Flask("app")
+    flaskthreads_autopatch.install(app)
+""",
+    )
