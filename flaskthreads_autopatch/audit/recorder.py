@@ -67,9 +67,16 @@ class Recorder:
         # After a fork, the files are made when there is something to count: a program may fork for each job.
         self._counts = ProcessCounts(self._folder)
         self._running: dict[Run, None] = {}
+        self._pid = os.getpid()
+
+    def _renew_if_forked(self) -> None:
+        # uWSGI forks its workers without Python's hooks for that.
+        if os.getpid() != self._pid:
+            self._renew()
 
     def begin(self, key: Key, parent: weakref.ref[AppContext], names: Names) -> Run:
         """Note that a run of what *key* describes begins in this thread. Pass the result to `end`, in this thread."""
+        self._renew_if_forked()
         run = Run()
         run.parent, run.began, run.has_helped, run.is_late = parent, monotonic(), False, False
         with self._lock:
@@ -88,6 +95,7 @@ class Recorder:
 
     def end(self, run: Run, error: BaseException | None) -> None:
         """Note that *run* has ended, with *error* if it raised."""
+        self._renew_if_forked()
         try:
             _current.reset(run.outer)
         except ValueError:
@@ -110,6 +118,7 @@ class Recorder:
 
     def note_help(self, run: Run) -> None:
         """Note that *run* has pushed a context of its own: at once, because a service thread may never end."""
+        self._renew_if_forked()
         with self._lock:
             if run in self._running and not run.has_helped:
                 run.has_helped = True
@@ -127,6 +136,7 @@ class Recorder:
 
     def context_ends(self, parent: weakref.ref[AppContext]) -> None:
         """Note that the context *parent* ends: what still runs outlives it."""
+        self._renew_if_forked()
         with self._lock:
             # A copy, because a finalizer that runs in here may begin a run (H32).
             for run in list(self._running):
@@ -136,6 +146,7 @@ class Recorder:
 
     def write(self) -> None:
         """Write how long the runs that still go on have outlived their parents."""
+        self._renew_if_forked()
         with self._lock:
             for run in list(self._running):
                 if run.is_late:

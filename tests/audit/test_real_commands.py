@@ -130,6 +130,19 @@ def test_a_server_that_enables_the_library_for_its_workers_is_observed_all_the_s
     assert site.found.verdict("legacy:name_user") == ("fixed by the library", 1, 1)
 
 
+@pytest.mark.uwsgi
+def test_workers_that_uwsgi_forks_without_pythons_hooks_count_apart(tmp_path: Path) -> None:
+    options = ["--home", sys.prefix, "--master", "--processes", "2", "--enable-threads", "--die-on-term"]
+    with serving(tmp_path, script("uwsgi"), *options, "--http-socket", "127.0.0.1:0", "--module", "legacy:app") as site:
+        first = {site.get("/")["pid"] for _ in range(3)}
+        with pytest.raises((RemoteDisconnected, ConnectionError)):
+            site.get("/killed")
+        site.wait_for("Respawned uWSGI worker")
+        assert {site.get("/")["pid"] for _ in range(4)} != first
+    assert site.found.verdict("legacy:name_user") == ("fixed by the library", 7, 7)
+    assert site.found.verdict("legacy:count") == ("inherits", 7, 0)
+
+
 PROCESSES = """
 import multiprocessing, sys
 from concurrent.futures import ThreadPoolExecutor
