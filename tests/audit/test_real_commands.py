@@ -107,9 +107,12 @@ def test_flask_run_with_its_reloader(tmp_path: Path) -> None:
     assert site.found.processes == 3  # the reloader, and the server twice
 
 
-@pytest.mark.parametrize("preload", [[], ["--preload"]])
-def test_gunicorn_with_a_worker_that_is_killed(tmp_path: Path, preload: list[str]) -> None:
-    command = [sys.executable, "-m", "gunicorn", "-w", "2", "-b", "127.0.0.1:0", *preload, "legacy:app"]
+GEVENT = pytest.param(["-k", "gevent"], marks=pytest.mark.gevent)
+
+
+@pytest.mark.parametrize("options", [[], ["--preload"], ["-k", "gthread"], GEVENT])
+def test_gunicorn_with_a_worker_that_is_killed(tmp_path: Path, options: list[str]) -> None:
+    command = [sys.executable, "-m", "gunicorn", "-w", "2", "-b", "127.0.0.1:0", *options, "legacy:app"]
     with serving(tmp_path, *command) as site:
         pids = {site.get("/")["pid"] for _ in range(5)}
         with pytest.raises((RemoteDisconnected, ConnectionError)):

@@ -132,6 +132,7 @@ def test_what_is_new_and_what_is_gone() -> None:
     text = table(now, earlier)
     _, _, gone = text.partition("Gone since the earlier audit:\n")
     assert gone.startswith("    shop/views.py:12 in checkout: shop:b, a thread")
+    assert "Gone" not in table(now, now)
 
 
 def test_a_place_that_inherits_at_times_is_compared_with_itself() -> None:
