@@ -133,8 +133,8 @@ def begin(snapshot: Snapshot, shown: object, kind: Kind = "task", into: AppConte
         carried = t.cast(t.Any, snapshot)
         ctx, state = flask_context.enter_with_request(carried.app, carried.environ, carried.session, shown)
     own_g, closable, namespaces = ctx.g, snapshot.closable, snapshot.namespaces
-    replays[ctx] = entry
     try:
+        replays[ctx] = entry
         if snapshot.shared_g is not None:
             ctx.g = snapshot.shared_g
         elif not snapshot.values and not namespaces:
@@ -150,6 +150,7 @@ def begin(snapshot: Snapshot, shown: object, kind: Kind = "task", into: AppConte
         if inherited_receivers:
             signals.begin(ctx)
     except BaseException as error:
+        replays[ctx] = entry  # This may have failed for want of memory.
         end((ctx, leave, state, shown, own_g, closable, namespaces, entry), error)
         raise
     return ctx, leave, state, shown, own_g, closable, namespaces, entry

@@ -156,18 +156,26 @@ def enter(app: Flask, lent: Lent | None, fn: object) -> Entered:
         state = lent.copy()
         request_ctx = object.__new__(state["_cv_tokens"])
         request_ctx.__dict__ = state
+        tokens: list[t.Any] = [None]
+        state["_cv_tokens"] = tokens
         # map() calls set(), because an asynchronous exception may be raised after a call, and the token be lost (H41).
-        tokens: list[t.Any] = [*map(cv_request.set, (request_ctx,))]
+        for tokens[0] in map(cv_request.set, (request_ctx,)):
+            pass
         # The lent request context counts as pushed once already, so that the pop of a nested push does not tear down
         # and close the parent's request (H17).
-        state["_cv_tokens"] = tokens
         tokens[0] = tokens[0], None
         return ctx, (app_token, request_ctx)
     except BaseException as exc:
         # A receiver of appcontext_pushed raised, and Flask leaves the context pushed; or an asynchronous exception was
         # raised (H41).
+        if (active := cv_request.get(None)) is not request_ctx:
+            request_ctx = None
+        elif active is not None and type(active._cv_tokens[0]) is not tuple:
+            request_ctx = cv_request.set(None) and None  # Without memory for a token, set() sets, and raises (H43).
         if ctx._cv_tokens:
-            leave(ctx, (ctx._cv_tokens[0], request_ctx if cv_request.get(None) is request_ctx else None), exc, fn)
+            leave(ctx, (ctx._cv_tokens[0], request_ctx), exc, fn)
+        elif cv_app.get(None) is ctx:
+            cv_app.set(None)  # See above.
         raise
 
 
@@ -238,6 +246,9 @@ def leave(ctx: t.Any, state: State, exc: BaseException | None, fn: object) -> No
             # The task pushed an app context, which hid the request, and popped it out of order or in other context
             # variables (contextvars.Context). The request is then not active here, and need not be reset.
             pass
+        except MemoryError:
+            cv_request.set(None)  # (H43)
+            raise
         finally:
             if ctx._cv_tokens:  # Otherwise the task has popped, and so torn down, the context itself.
                 app: Flask = ctx.app
@@ -282,3 +293,5 @@ def leave_again(ctx: t.Any, state: State, exc: BaseException | None, fn: object)
         # It has torn the context down.
         active._cv_tokens[:] = None, active._cv_tokens[-1]
         pop_guarded(ctx, exc, fn)
+        if cv_app.get(None) is ctx:
+            cv_app.set(before(state[0]))

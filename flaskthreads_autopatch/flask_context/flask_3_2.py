@@ -116,6 +116,8 @@ def enter(app: Flask, lent: Lent | None, fn: object) -> Entered:
         # raised (H41).
         if ctx._cv_token is not None:
             leave(ctx, ctx._cv_token, exc, fn)
+        elif cv_app.get(None) is ctx:
+            cv_app.set(None)  # Without memory for a token, set() sets, and raises (H43).
         raise
 
 
@@ -218,7 +220,11 @@ def _pop(ctx: t.Any, exc: BaseException | None, fn: object) -> None:
         # If the task has popped this very context and pushed it again, it has another token than at first.
         token, ctx._cv_token = ctx._cv_token, None
         ctx._push_count = 0
-        cv_app.reset(token)
+        try:
+            cv_app.reset(token)
+        except MemoryError:
+            cv_app.set(_before(token))
+            raise
         if appcontext_popped.receivers:
             guarded(ctx.app, fn, send, appcontext_popped, ctx.app)
 
