@@ -73,8 +73,8 @@ def start_late(number: int, closed: threading.Event) -> None:
             look_and_query("late", number)
 
     thread = threading.Thread(target=work)
-    waiting.append(Late(thread, may_go))
     thread.start()
+    waiting.append(Late(thread, may_go))
     if len(waiting) > 1:
         release_one()
 
