@@ -15,18 +15,19 @@ import typing as t
 from collections.abc import Mapping
 from types import SimpleNamespace
 
+from flask import Flask
 from flask.ctx import AppContext
 
 from . import flask_context
-from .audit.record import Key
-from .audit.recorder import Run, recorders
+from .audit.record import BY_A_RUN, Key
+from .audit.recorder import Run, outer_run, recorders
 from .capture import capture
 from .log import log
 from .names import path_of, path_of_class, printable
 from .place import place_of_origin
 from .policy import Policy
 from .snapshot import NO_ENTRIES, NONE_LEFT_OUT, Snapshot
-from .suppression import WORKERS
+from .suppression import WORKERS, is_suppressed
 from .visibility import parents
 from .visibility.registry import Kind
 
@@ -80,6 +81,8 @@ def observe_nothing(ctx: AppContext | None, policy: Policy | None, suppressed: o
     *reason* says why, unless one of the others does: *suppressed* is the value of `is_suppressed`.
     """
     if ctx is None:
+        if (outer := outer_run()) is not None:
+            return _observe_nested(*outer, reason)
         reason = reason or NO_CONTEXT
     elif policy is None:
         reason = NO_POLICY
@@ -88,6 +91,19 @@ def observe_nothing(ctx: AppContext | None, policy: Policy | None, suppressed: o
     elif flask_context.is_ending(ctx):
         reason = _ENDING
     return _new(ctx, policy, reason)
+
+
+def _observe_nested(outer: Key, app: Flask, reason: str) -> Observation:
+    """Return the observation of a thread or task that is started by a run, which *outer* describes, and would inherit.
+
+    No context is active here only because nothing is replayed while the library observes.
+    """
+    suppressed = is_suppressed()
+    if suppressed:
+        reason = _WORKER if suppressed == WORKERS else _SUPPRESSED
+    observation = _new(None, None, reason or BY_A_RUN)
+    observation.app, observation.app_name, observation.endpoint = app, outer.app, outer.endpoint
+    return observation
 
 
 def observe_provided(snapshot: Snapshot) -> Observation:
@@ -107,7 +123,7 @@ def begin_run(observation: Observation, shown: object, kind: Kind) -> Run | None
         what = path_of(shown)
         what = printable(what.removesuffix(".run") if kind == "thread" else what)
         key = Key(observation.place, what, kind, observation.app_name, observation.endpoint, observation.reason)
-        return recorders[0].begin(key, observation.parent, observation.names)
+        return recorders[0].begin(key, observation.app, observation.parent, observation.names)
     except Exception:
         log(logging.ERROR, "The audit could not count a run of a %s.", kind, exc_info=True)
         return None

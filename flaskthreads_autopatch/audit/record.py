@@ -10,6 +10,9 @@ import dataclasses
 import typing as t
 from collections.abc import Mapping
 
+BY_A_RUN = "it is started by what would inherit, in no app context yet"
+"""The reason of a place that has no context while the library observes, and would have one with inheritance on."""
+
 
 class Key(t.NamedTuple):
     """What is counted in one record. A place that starts two functions, or for two views, has two records."""

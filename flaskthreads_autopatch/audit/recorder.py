@@ -13,6 +13,7 @@ import typing as t
 import weakref
 from time import monotonic
 
+from flask import Flask
 from flask.ctx import AppContext
 from flask.signals import appcontext_pushed, appcontext_tearing_down
 
@@ -20,7 +21,7 @@ from .. import flask_context
 from ..flask_context import PARENT
 from ..visibility import parents
 from .counts import Counts, ProcessCounts
-from .record import Key, Record
+from .record import BY_A_RUN, Key, Record
 
 _WANT_OF_CONTEXT = (
     "working outside of",  # Flask and Werkzeug
@@ -35,7 +36,10 @@ _MOST_CAUSES = 20
 class Run:
     """One run of a thread or task, as long as it goes on."""
 
-    __slots__ = ("__weakref__", "began", "counts", "has_helped", "is_late", "outer", "parent")
+    __slots__ = ("__weakref__", "app", "began", "counts", "has_helped", "is_late", "outer", "parent")
+
+    app: weakref.ref[Flask] | None
+    """The app of the parent's context; None if none was active."""
 
     counts: Counts
     parent: weakref.ref[AppContext]
@@ -74,10 +78,11 @@ class Recorder:
         if os.getpid() != self._pid:
             self._renew()
 
-    def begin(self, key: Key, parent: weakref.ref[AppContext], names: Names) -> Run:
+    def begin(self, key: Key, app: Flask | None, parent: weakref.ref[AppContext], names: Names) -> Run:
         """Note that a run of what *key* describes begins in this thread. Pass the result to `end`, in this thread."""
         self._renew_if_forked()
         run = Run()
+        run.app = None if app is None else weakref.ref(app)
         run.parent, run.began, run.has_helped, run.is_late = parent, monotonic(), False, False
         with self._lock:
             run.counts = counts = self._counts.of(key)
@@ -196,6 +201,15 @@ def observed() -> list[Record]:
     An empty list if the library does not observe.
     """
     return recorders[0].records() if recorders else []
+
+
+def outer_run() -> tuple[Key, Flask] | None:
+    """Return the key and the app of the run that goes on here, if the library only observes and it would inherit."""
+    run = _current.get()
+    if run is None or run.app is None or not recorders or recorders[0].replays:
+        return None
+    key, app = run.counts.record.key, run.app()
+    return None if app is None or key.reason not in ("", BY_A_RUN) else (key, app)
 
 
 def _note_push(sender: object, **extra: t.Any) -> None:

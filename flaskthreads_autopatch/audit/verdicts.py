@@ -11,7 +11,7 @@ import sys
 import typing as t
 from collections.abc import Iterable
 
-from .record import Record
+from .record import BY_A_RUN, Record
 
 STILL_FAILS = "still fails"
 NOT_INHERITED = "does not inherit"
@@ -47,7 +47,8 @@ def judge(record: Record, on: bool) -> Verdict:
     The first rule that applies decides:
 
     1. A run failed for want of a context although inheritance is on: it *still fails*.
-    2. It does not inherit: it *does not inherit*, unless it provides a context itself and never fails.
+    2. It does not inherit: it *does not inherit*, unless it provides a context itself and never fails, or is started
+       by a run that would inherit: then it *inherits*.
     3. A run pushed a context of its own: it *provides its own context*. That nothing fails with the library cannot be
        concluded for such a place, because a run may have failed in the context that it pushed itself.
     4. A run failed for want of a context: it is *fixed by the library*.
@@ -81,6 +82,9 @@ def worst_first(records: Iterable[Record], on: bool) -> list[tuple[Record, Verdi
 
 def _not_inherited(record: Record) -> Verdict:
     reason = record.key.reason
+    if reason == BY_A_RUN:
+        failures = f" {_sentence(_failures(record))}: audit --on shows what is left of that." if record.failed else ""
+        return Verdict(INHERITS, f"{_BY_A_RUN}.{failures}", 2)
     if record.failed:
         return Verdict(
             NOT_INHERITED, f"{reason}. {_sentence(_failures(record))}, as without the library: {_help(record)}.", 6
@@ -105,6 +109,7 @@ def _provides(record: Record) -> Verdict:
     return Verdict(PROVIDES, f"{pushed}.{others}" if others else f"{pushed}, so nothing changes in there.", 1)
 
 
+_BY_A_RUN = "what its starter inherits, which has no context while the library only observes"
 _OWN_CONTEXT = "it is outside of a request in there, unless it copies the request context"
 
 

@@ -12,7 +12,7 @@ from flask import Flask
 from flask.ctx import AppContext
 
 from .. import who_inherits
-from ..audit.recorder import recorders
+from ..audit.recorder import outer_run, recorders
 from ..capture import capture
 from ..clean_context import clean_context
 from ..flask_context import active, is_ending
@@ -125,11 +125,14 @@ def _binding(
         policy = policy_for(before.snapshot.app)
         if _holds(policy_for, _caller, before.snapshot.app, thread):
             return before
-    if ctx is None and providers:
+    # A run that is observed has no context, and would have one: then nothing would be provided.
+    if ctx is None and providers and not (recorders and outer_run()):
         snapshot = provided_to_thread(thread)
     if snapshot is not None:
         return bound_to(snapshot, BoundRun)
     if recorders:
+        if ctx is None and policy is None and (outer := outer_run()) is not None:
+            policy = policy_for(outer[1])
         return bound_to(_observed(policy, thread, ctx), BoundRun)
     if policy is not None and logger.isEnabledFor(logging.DEBUG):
         explained = _explained(policy, thread, ctx)
@@ -170,7 +173,9 @@ def _observed(policy: Policy | None, thread: threading.Thread, ctx: AppContext |
         if policy is not None and not suppressed:
             own, ignore, args = policy.own, policy.ignore, thread.__dict__.get("_args")
             cls, target = type(thread), target_of(thread)
-            reason = who_inherits.why_thread_not_inherited(own, ignore, cls, target, args, _caller) or ""
+            # With a context here, it is known that nothing is inherited. Started by a run that is observed, it may be.
+            if ctx is not None or not who_inherits.inherits(own, ignore, cls, target, args, _caller):
+                reason = who_inherits.why_thread_not_inherited(own, ignore, cls, target, args, _caller) or ""
         return observe_nothing(ctx, policy, suppressed, reason)
     except Exception:
         log_failure(thread)

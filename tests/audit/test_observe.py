@@ -19,8 +19,9 @@ from flask import Flask, copy_current_request_context, current_app, g
 import flaskthreads_autopatch
 from flaskthreads_autopatch import PolicyError, suppress_inheritance
 from flaskthreads_autopatch.audit import counts
-from flaskthreads_autopatch.audit.record import Record
+from flaskthreads_autopatch.audit.record import BY_A_RUN, Record
 from flaskthreads_autopatch.audit.recorder import recorders
+from flaskthreads_autopatch.audit.verdicts import judge
 from flaskthreads_autopatch.suppression import THREADS_INHERIT_CONTEXT
 
 from ..helpers import LIMIT, collectable, ended, in_thread
@@ -244,6 +245,44 @@ def test_what_does_not_inherit_has_its_reason(app: Flask) -> None:
     }
     assert found["task"] == "it is started inside suppress_inheritance()"
     assert found["thread"]
+
+
+WORKER = "a pool's worker outlives whatever made the pool grow, and its tasks carry their context themselves"
+
+
+def has_context() -> bool:
+    return flask.has_app_context()
+
+
+def starts_another() -> bool:
+    return in_thread(has_context)
+
+
+def starts_each_kind() -> list[bool]:
+    with suppress_inheritance():
+        suppressed = in_thread(has_context)
+    with ThreadPoolExecutor(1) as pool:
+        return [suppressed, in_thread(has_context), in_thread(starts_another), pool.submit(has_context).result(LIMIT)]
+
+
+@pytest.mark.parametrize("observes", [True, False])
+def test_what_a_run_starts_inherits_from_it(app: Flask, observes: bool) -> None:
+    """While the library observes, what starts it has no context either, and would have one."""
+    flaskthreads_autopatch.enable(observe=observes)
+    with app.app_context():
+        assert in_thread(starts_each_kind) == ([False] * 4 if observes else [False, True, True, True])
+    records = [each for each in flaskthreads_autopatch.observed() if each.key.reason]
+    verdicts = {(each.key.kind, each.key.app, judge(each, on=False).name, each.key.reason) for each in records}
+    assert verdicts == (
+        {
+            ("thread", app.name, "does not inherit", "it is started inside suppress_inheritance()"),
+            ("thread", app.name, "inherits", BY_A_RUN),
+            ("task", app.name, "inherits", BY_A_RUN),
+            ("thread", app.name, "does not inherit", WORKER),
+        }
+        if observes
+        else set()
+    )
 
 
 def test_a_thread_of_a_teardown_handler_has_its_reason(app: Flask) -> None:

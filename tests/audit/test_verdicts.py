@@ -7,6 +7,7 @@ import re
 import pytest
 
 from flaskthreads_autopatch import catalogue, observation, who_inherits
+from flaskthreads_autopatch.audit.record import BY_A_RUN
 from flaskthreads_autopatch.audit.verdicts import LONG, NAMES, judge, seconds, worst_first
 
 from .records import INHERITED, NO_CONTEXT, NO_HAND, record
@@ -27,6 +28,14 @@ def sentence(on: bool = False, **counts: object) -> str:
 def test_it_inherits() -> None:
     assert sentence() == f"inherits: {ALL}, which it does not see today. It has not failed without."
     assert sentence(on=True) == f"inherits: {ALL}."
+
+
+def test_what_a_run_starts_that_would_inherit_inherits_too() -> None:
+    inherits = "inherits: what its starter inherits, which has no context while the library only observes."
+    assert sentence(reason=BY_A_RUN) == inherits
+    assert sentence(reason=BY_A_RUN, starts=3, failed=3) == (
+        f"{inherits} All 3 runs failed for want of a context: audit --on shows what is left of that."
+    )
 
 
 def test_an_app_context_alone_is_inherited_too() -> None:
