@@ -74,10 +74,7 @@ def replay(
             try:
                 end(replaying, error)
             except BaseException:
-                # An asynchronous exception may strike at the first instruction of `end`, which then has done nothing
-                # (H41).
-                if replaying[0] in replays:
-                    end(replaying, error)
+                end_again(replaying, error)
                 raise
     finally:
         # An exception that is kept, as a future keeps it, keeps this frame and its variables through its traceback.
@@ -183,6 +180,12 @@ def end(replaying: Replaying, error: BaseException | None) -> None:
         if released_receivers or overdue:
             signals.end(ctx, Entry(*entry), error)
         del replaying, error, ctx, state, shown, own_g, closable, namespaces, entry  # See `replay`.
+
+
+def end_again(replaying: Replaying, error: BaseException | None) -> None:
+    """Call `end` once more where it has raised and done nothing: an asynchronous exception struck at its first step."""
+    if replaying[0] in replays:  # (H41)
+        end(replaying, error)
 
 
 def _hide(ctx: AppContext, own_g: t.Any, closable: entries.Entries, namespaces: entries.Namespaces) -> None:

@@ -107,13 +107,19 @@ CONTEXTS = pytest.mark.parametrize("context", ["app_context()", "test_request_co
 
 @KINDS
 @CONTEXTS
-def test_h41_a_replay_that_is_struck_leaves_no_context(kind: str, context: str) -> None:
+@pytest.mark.parametrize("what", ["one call", "the items of imap()"])
+def test_h41_a_replay_that_is_struck_leaves_no_context(kind: str, context: str, what: str) -> None:
     run(
         kind,
         f"""
 with app.{context}:
     g.user, g.connection = "alice", object()
     replay = flaskthreads_autopatch.copy_current_app_context(lambda: g.user)
+
+if {what != "one call"}:
+    from flaskthreads_autopatch.patching.reading import read
+    snapshot = replay._self_snapshot
+    replay = lambda: list(read(snapshot, (g.user for _ in range(1))))[0]
 """
         + """
 for clear in pushed, popped, torn_down:

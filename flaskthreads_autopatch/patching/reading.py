@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sized
 from types import SimpleNamespace
 
 from ..observation import Observation
-from ..replay import begin, end, own_variables
+from ..replay import begin, end, end_again, own_variables
 from ..snapshot import Snapshot
 from .bound import Lease
 
@@ -75,7 +75,11 @@ def read(snapshot: Snapshot, items: t.Any) -> t.Generator[t.Any, None, None]:
             error = exc
             raise
         finally:
-            end(replaying, error)
+            try:
+                end(replaying, error)
+            except BaseException:
+                end_again(replaying, error)
+                raise
     finally:
         del snapshot, items, replaying, error  # See `replay`.
 
