@@ -123,7 +123,7 @@ def test_gunicorn_with_a_worker_that_is_killed(tmp_path: Path, options: list[str
     assert site.found.verdict("legacy:hang") == ("outlives its request", 1, 0)
     assert site.found.one("legacy:hang")["still_running"] == 1
     assert site.found.one("legacy:hang")["endpoint"] == "left"
-    assert site.found.processes >= 3
+    assert site.found.processes >= 2
 
 
 def test_a_server_that_enables_the_library_for_its_workers_is_observed_all_the_same(tmp_path: Path) -> None:
