@@ -265,6 +265,7 @@ def starts_each_kind() -> list[bool]:
         return [suppressed, in_thread(has_context), in_thread(starts_another), pool.submit(has_context).result(LIMIT)]
 
 
+@without_context
 @pytest.mark.parametrize("observes", [True, False])
 def test_what_a_run_starts_inherits_from_it(app: Flask, observes: bool) -> None:
     """While the library observes, what starts it has no context either, and would have one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -16,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .sources import MissingSuite, Place, Sources
-from .suites import CONTEXT, CONTROL, OFF, WITH_CONTEXT, Distributed, Suite
+from .suites import CONTEXT, CONTROL, OFF, WITH_CONTEXT, Distributed, Published, Suite
 
 ROOT = Path(__file__).parents[2]
 AT_ONCE = 2
@@ -137,11 +138,15 @@ class Runner:
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         log, output = folder / "log", folder / "output"
         log.touch()
+        source = place.source
+        if isinstance(suite, Published):
+            # Another column runs at the same time, and a suite may write into its folder.
+            source = str(shutil.copytree(source, folder / Path(source).name))
         order = {
             "suite": suite.name,
             "column": column,
             "only": only,
-            "source": place.source,
+            "source": source,
             "folder": str(folder),
             "test_package": self._test_package,
         }
