@@ -11,8 +11,8 @@ from .record import Record
 from .report import Audit, counted
 from .verdicts import NOT_INHERITED, PROVIDES, seconds, worst_first
 
-NARROW, WIDE, DEFAULT_WIDTH = 80, 140, 100
-"""The width of the table, in columns: at least, at most, and where the terminal has none."""
+NARROW, WIDE, DEFAULT_WIDTH = 80, 140, 90
+"""The width of the table, in columns: at least, at most, and where there is no terminal."""
 
 _HEADINGS = ("starts", "at once", "failed", "own ctx", "outlived by")
 

@@ -22,7 +22,7 @@ def test_a_table() -> None:
         record("shop.search:count", kind="task", raised=1, not_inherited={"g.db": "excluded by 'db'"}, app="a b"),
     )
     assert (
-        table(found, None)
+        table(found, None, 100)
         == f"""\
 flaskthreads-autopatch audit of: pytest -q (observed only: nothing was inherited). 3 places in 3
 processes.
