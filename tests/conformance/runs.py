@@ -113,8 +113,8 @@ class Runner:
         if any(run.observed is not None and run.replays for run in runs.values()):
             row.different.append("a thread or task inherited in observe mode.")
         row.different += [f"a column did not come to its end. {run.details[RUN]}" for run in broken]
-        if runs[OFF].outcomes and not any("passed" in outcomes for outcomes in runs[OFF].outcomes.values()):
-            row.different.append("no test passes with the patches off, so that nothing is compared.")
+        if not row.missing and not any("passed" in outcomes for outcomes in runs[OFF].outcomes.values()):
+            row.different.append(f"no test passes with the patches off: nothing is compared. {runs[OFF].details[RUN]}")
         suspects = row.suspects
         if broken or not suspects:
             return row
