@@ -134,7 +134,9 @@ def test_install_takes_the_proxy(app: Flask) -> None:
     assert app.extensions == {}
 
 
-@pytest.mark.parametrize("wrong", [None, "shop", flask.Blueprint("shop", __name__), Flask, object()], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [None, "shop", flask.Blueprint("shop", __name__), Flask, object()], ids=lambda wrong: type(wrong).__name__
+)
 def test_what_is_no_flask_app_is_a_type_error_that_says_so(wrong: t.Any) -> None:
     for call in (install, flaskthreads_autopatch.init_app, uninstall):
         with pytest.raises(TypeError, match=r"^(un)?install\(\) takes the Flask app itself, not .+\. Call it where"):

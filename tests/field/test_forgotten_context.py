@@ -261,7 +261,7 @@ def test_h30_contexts_popped_in_the_wrong_order_are_torn_down_once_each(off_and_
     assert on.left == (False, False)
 
 
-@pytest.mark.parametrize("then", [None, an_app_context, one_of_another_app, a_request_context], ids=str)
+@pytest.mark.parametrize("then", [None, an_app_context, one_of_another_app, a_request_context])
 def test_h35_a_task_that_pops_what_it_inherits_leaves_the_worker_clean(
     off_and_on: OffAndOn, in_request: bool, then: Task | None
 ) -> None:
