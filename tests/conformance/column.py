@@ -32,13 +32,16 @@ ENVIRONMENT = "(the environment)"
 
 
 @contextmanager
-def patches(column: str, say: Say, own: tuple[str, ...] = ()) -> Iterator[None]:
-    """What the column is about; and the proof that it was so until the last test."""
+def patches(column: str, say: Say, own: tuple[str, ...] = (), leaves_wrappers: bool = False) -> Iterator[None]:
+    """What the column is about; and the proof that it was so until the last test.
+
+    *leaves_wrappers*: whether the tests leave wrappers of their own on `threading.Thread`, beside ours.
+    """
     ambient = _ambient_request() if column in WITH_CONTEXT else _nothing()
     if column in (OFF, CONTROL):
         with ambient:
             yield
-        assert "flaskthreads_autopatch" not in sys.modules or not _ours_on_start()
+        assert "flaskthreads_autopatch" not in sys.modules or OURS not in _layers_on_start()
         return
     import flaskthreads_autopatch
 
@@ -55,15 +58,20 @@ def patches(column: str, say: Say, own: tuple[str, ...] = ()) -> Iterator[None]:
 
             records = flaskthreads_autopatch.observed()
             say(observed=sum(record.starts for record in records if record.key.reason in ("", BY_A_RUN)))
-        assert _ours_on_start(), "The patches did not last until the last test."
-    assert dict(vars(threading.Thread)) == born_with
+        assert flaskthreads_autopatch.is_enabled(), "The patches did not last until the last test."
+        assert _layers_on_start() == [OURS] or (leaves_wrappers and OURS in _layers_on_start())
+    assert not flaskthreads_autopatch.is_enabled()
+    # Below another wrapper ours stays, and does nothing.
+    assert leaves_wrappers or dict(vars(threading.Thread)) == born_with
 
 
-def _ours_on_start() -> bool:
+OURS = "flaskthreads_autopatch.patching.threads"
+
+
+def _layers_on_start() -> list[str]:
     import flaskthreads_autopatch
 
-    layers = flaskthreads_autopatch.status().patch_points["threading.Thread.start"]
-    return flaskthreads_autopatch.is_enabled() and layers == ["flaskthreads_autopatch.patching.threads"]
+    return flaskthreads_autopatch.status().patch_points["threading.Thread.start"]
 
 
 @contextmanager
@@ -253,7 +261,7 @@ def run_with_pytest(suite: Distributed, column: str, only: set[str], say: Say) -
         import flaskthreads_autopatch
 
         sys.modules[suite.replaced] = flaskthreads_autopatch
-    with patches(column, say, suite.own):
+    with patches(column, say, suite.own, isinstance(suite, Published) and suite.leaves_wrappers):
         options = ["-q", "-p", "no:cacheprovider", "--rootdir=.", "--continue-on-collection-errors"]
         if isinstance(suite, Published):
             options += ["--override-ini=addopts=", *suite.options]

@@ -47,6 +47,17 @@ ECOSYSTEM: tuple[Published, ...] = (
         quick=True,
     ),
     Published(
+        "Sentry",
+        (
+            *("tests/integrations/threading", "tests/integrations/flask"),
+            *("tests/test_monitor.py", "tests/test_metrics.py", "tests/test_logs.py", "tests/test_sessions.py"),
+        ),
+        distribution="sentry-sdk==2.75.0",
+        requires=("pytest<9", "pytest-localserver", "jsonschema", "flask-login", "opentelemetry-sdk"),
+        leaves_wrappers=True,
+        note="of Sentry's SDK, the tests of threads, of Flask, and of what it sends by threads",
+    ),
+    Published(
         "dask's threads",
         ("dask/tests/test_threaded.py", "dask/tests/test_delayed.py", "dask/array/tests/test_array_core.py"),
         distribution="dask==2026.8.0",

@@ -62,6 +62,8 @@ class Published(Distributed):
     options: tuple[str, ...] = ()
     """More options of pytest's."""
     own: tuple[str, ...] = ("*",)
+    leaves_wrappers: bool = False
+    """Whether its tests leave wrappers of their own on `threading.Thread`."""
     quick: bool = False
     """Whether it runs for every change."""
 
