@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +12,8 @@ import pytest
 from flask import Flask, appcontext_popped, appcontext_pushed, appcontext_tearing_down, g, request
 from flask.ctx import AppContext
 
+from flaskthreads_autopatch import copy_current_app_context, install, is_inherited, suppress_inheritance
 from flaskthreads_autopatch import flask_context as fc
-from flaskthreads_autopatch import install, is_inherited, suppress_inheritance
 from flaskthreads_autopatch.replay import replay
 
 from .helpers import LIMIT, Resource, flask_3_2, in_thread, snapshot_here
@@ -112,6 +113,35 @@ def test_h9_every_teardown_handler_runs_even_if_one_raises(installed: Flask, cap
     (record,) = [record for record in caplog.records if record.name == installed.logger.name]
     assert record.exc_info is not None
     assert "in_thread" in record.getMessage() or "Thread" in record.getMessage()
+
+
+def test_h9_every_teardown_handler_runs_once_if_logging_an_error_is_interrupted(installed: Flask) -> None:
+    """A signal, or gevent's Timeout, may strike in a logging handler that writes to a network."""
+    ran: list[str] = []
+
+    class Interrupted(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise KeyboardInterrupt("while logging")
+
+    @installed.teardown_appcontext
+    def first_registered_runs_last(exc: BaseException | None) -> None:
+        ran.append("last")
+
+    @installed.teardown_appcontext
+    def raises(exc: BaseException | None) -> None:
+        if is_inherited():
+            ran.append("raises")
+            raise ValueError("in teardown")
+
+    handler = Interrupted()
+    with installed.app_context():
+        installed.logger.addHandler(handler)
+        try:
+            with pytest.raises(KeyboardInterrupt, match="while logging"):
+                copy_current_app_context(lambda: None)()
+        finally:
+            installed.logger.removeHandler(handler)
+        assert ran == ["raises", "last"]
 
 
 def test_h9_a_do_teardown_appcontext_of_the_users_own_is_called() -> None:

@@ -26,6 +26,7 @@ from .teardown import (
     is_torn_down,
     log_error,
     pop_guarded,
+    steps_of,
     tear_down,
     tearing_down_receivers,
 )
@@ -254,13 +255,14 @@ def leave(ctx: t.Any, state: State, exc: BaseException | None, fn: object) -> No
                 app: Flask = ctx.app
                 method = app.do_teardown_appcontext
                 is_replaced = type(method) is not MethodType or method.__func__ is not FLASKS_TEARDOWN
-                interrupt = None
+                interrupt = steps = None
                 try:
                     if is_replaced or app.teardown_appcontext_funcs or tearing_down_receivers:
                         try:
-                            interrupt = tear_down(app, is_replaced, exc, fn)
+                            steps = steps_of(app, is_replaced)
+                            interrupt = tear_down(steps, app, exc, fn)
                         except BaseException:
-                            tear_down(app, is_replaced, exc, fn)
+                            tear_down(steps_of(app, is_replaced) if steps is None else steps, app, exc, fn)
                             raise
                         finally:
                             if cv_app.get(None) is not ctx or cv_request.get(None) is not None:

@@ -45,41 +45,46 @@ def has_teardown_of_its_own(app: Flask) -> bool:
     if _NAME in vars(app):
         return True
     owner = next(base for base in type(app).__mro__ if _NAME in vars(base))
-    # An agent's layer around Flask's own does not count: through it, Flask's own would be called, see `tear_down`.
+    # An agent's layer around Flask's own does not count: through it, Flask's own would be called, see `steps_of`.
     return owner is not Flask or inspect.unwrap(vars(Flask)[_NAME]) is not FLASKS_TEARDOWN
 
 
-def tear_down(app: Flask, is_replaced: bool, exc: BaseException | None, fn: object) -> BaseException | None:
-    """Do what ``do_teardown_appcontext(exc)`` of Flask before 3.2 does, for the context in which *fn* ran.
+Steps = t.Iterator[t.Callable[[BaseException | None], None]]
+"""The steps of a teardown that have not begun. An iterator, so that no step is taken twice."""
 
-    *is_replaced*: whether the app's method is another than Flask's own, which may be a layer around that. Returns an
-    exception that must not be swallowed, or None. If this raises, an asynchronous exception has struck at its first
-    instruction, and nothing has been done.
+
+def tear_down(steps: Steps, app: Flask, exc: BaseException | None, fn: object) -> BaseException | None:
+    """Take all *steps* of a teardown, whatever one of them raises, for the context in which *fn* ran.
+
+    Returns an exception that must not be swallowed, or None. If this raises, an asynchronous exception has struck
+    between two instructions of this function; called again, it takes the steps that are left.
     """
     interrupt: BaseException | None = None
-    try:
-        steps = _steps(app, is_replaced)
-    except BaseException as error:
-        # An asynchronous exception must not keep the handlers from running (H41).
-        interrupt, steps = error, _steps(app, is_replaced)
-    for step in steps:
+    while True:
         try:
-            step(exc)
-        except Exception:
-            log_error(app, fn)
+            for step in steps:
+                try:
+                    step(exc)
+                except Exception:
+                    log_error(app, fn)
+            return interrupt
         except BaseException as error:
-            # As gevent's Timeout, which may strike in a handler that waits: it goes on after the others have run.
+            # As gevent's Timeout, which may strike in a handler that waits, and in a logging handler: it goes on after
+            # the other steps have been taken.
             interrupt = error
-    return interrupt
 
 
-def _steps(app: Flask, is_replaced: bool) -> list[t.Callable[[BaseException | None], None]]:
+def steps_of(app: Flask, is_replaced: bool) -> Steps:
+    """Return the steps that ``do_teardown_appcontext(exc)`` of Flask before 3.2 takes.
+
+    *is_replaced*: whether the app's method is another than Flask's own, which may be a layer around that.
+    """
     if is_replaced and has_teardown_of_its_own(app):
         # The user's own is called as it stands.
-        return [app.do_teardown_appcontext]
+        return iter([app.do_teardown_appcontext])
     # Flask's own stops at the first handler that raises, and leaks what the later ones would free (H9).
     steps = [functools.partial(_call_handler, app, func) for func in reversed(app.teardown_appcontext_funcs)]
-    return [*steps, functools.partial(_send_tearing_down, app)]
+    return iter([*steps, functools.partial(_send_tearing_down, app)])
 
 
 def _call_handler(app: Flask, func: t.Any, exc: BaseException | None) -> None:
