@@ -31,7 +31,9 @@ class BoundItems:
         if type(snapshot) is Observation:
             snapshot = snapshot.replayed
         if snapshot is None:
-            yield from self._items
+            # "yield from" would close a generator that the caller still has a reference to.
+            for item in self._items:
+                yield item
             return
         context = own_variables(snapshot)
         reading = read(snapshot, self._items)
@@ -66,8 +68,7 @@ def read(snapshot: Snapshot, items: t.Any) -> t.Generator[t.Any, None, None]:
     try:
         replaying = begin(snapshot, _shown(items))
         try:
-            # "yield from" would close a generator that the caller still has a reference to.
-            for item in items:  # noqa: UP028 - see above
+            for item in items:  # noqa: UP028 - see `BoundItems`
                 yield item
         except GeneratorExit:  # The pool was terminated, which is no error of the items.
             raise

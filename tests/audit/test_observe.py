@@ -114,6 +114,21 @@ def test_what_fails_without_a_context_fails_in_the_same_way(app: Flask, start: C
         assert off.startswith("Working outside of application context")
 
 
+@pytest.mark.parametrize("observes", [True, False])
+def test_a_generator_that_a_terminated_pool_has_read_is_not_closed(app: Flask, observes: bool) -> None:
+    """It is as with the patches off: code that has a reference to the generator reads on."""
+    if observes:
+        flaskthreads_autopatch.enable(observe=True)
+    items = iter(range(10**9))
+    generator = (item for item in items)
+    with app.app_context():
+        pool = ThreadPool(1)
+        assert next(pool.imap(abs, generator)) == 0
+        pool.terminate()
+        pool.join()
+    assert next(generator) == next(items) - 1
+
+
 @without_context
 def test_a_record_says_what_would_be_inherited_and_what_happened(app: Flask, raised: list[str]) -> None:
     @app.get("/report")
