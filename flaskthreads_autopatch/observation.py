@@ -27,7 +27,7 @@ from .names import path_of, path_of_class, printable
 from .place import place_of_origin
 from .policy import Policy
 from .snapshot import NO_ENTRIES, NONE_LEFT_OUT, Snapshot
-from .suppression import WORKERS, is_suppressed
+from .suppression import WORKERS
 from .visibility import parents
 from .visibility.registry import Kind
 
@@ -82,7 +82,7 @@ def observe_nothing(ctx: AppContext | None, policy: Policy | None, suppressed: o
     """
     if ctx is None:
         if (outer := outer_run()) is not None:
-            return _observe_nested(*outer, reason)
+            return _observe_nested(*outer, suppressed, reason)
         reason = reason or NO_CONTEXT
     elif policy is None:
         reason = NO_POLICY
@@ -93,12 +93,11 @@ def observe_nothing(ctx: AppContext | None, policy: Policy | None, suppressed: o
     return _new(ctx, policy, reason)
 
 
-def _observe_nested(outer: Key, app: Flask, reason: str) -> Observation:
+def _observe_nested(outer: Key, app: Flask, suppressed: object, reason: str) -> Observation:
     """Return the observation of a thread or task that is started by a run, which *outer* describes, and would inherit.
 
     No context is active here only because nothing is replayed while the library observes.
     """
-    suppressed = is_suppressed()
     if suppressed:
         reason = _WORKER if suppressed == WORKERS else _SUPPRESSED
     observation = _new(None, None, reason or BY_A_RUN)

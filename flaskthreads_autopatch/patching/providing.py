@@ -6,8 +6,9 @@ import threading
 import typing as t
 
 from .. import flask_context
+from ..app_policies import policy_for
 from ..app_policies import providers as providers
-from ..audit.recorder import recorders
+from ..audit.recorder import outer_run, recorders
 from ..flask_context import active
 from ..observation import observe_nothing, observe_provided
 from ..provide import provided
@@ -21,11 +22,14 @@ gate = flask_context.active_or(providers)
 """The gate of a patch point that provides: true if an app context is active, or while an app may provide one."""
 
 
-def observed_or(snapshot: Snapshot | None) -> Snapshot | None:
-    """Return *snapshot*, which is provided where no context is active, or None; while observing, as an observation."""
+def observed_or(snapshot: Snapshot | None, suppressed: object = False) -> Snapshot | None:
+    """Return *snapshot*, which is provided where no context is active, or None; while observing, as an observation.
+
+    *suppressed* is the value of `is_suppressed`, or False where that does not matter.
+    """
     if not recorders:
         return snapshot
-    return observe_nothing(None, None, False, "") if snapshot is None else observe_provided(snapshot)
+    return observe_nothing(None, None, suppressed, "") if snapshot is None else observe_provided(snapshot)
 
 
 def snapshot_here(policy_for: PolicyFor, fn: object, args: Args = ()) -> Snapshot | None:
@@ -39,8 +43,12 @@ def provided_to_task(fn: object, args: Args = ()) -> Snapshot | None:
     if not providers or issubclass(type(fn), BoundCallable):
         return None
     if is_suppressed() is True:
-        return observed_or(None)
+        return observed_or(None, True)
     try:
+        if recorders and (outer := outer_run()) is not None:
+            # The run that starts it would have a context. It would inherit that, and nothing would be provided.
+            policy = policy_for(outer[1])
+            return observe_nothing(None, policy, False, (policy and policy.why_task_not_inherited(fn, args)) or "")
         return observed_or(provided(fn, args))
     except Exception:
         log_failure(fn)
@@ -49,8 +57,8 @@ def provided_to_task(fn: object, args: Args = ()) -> Snapshot | None:
 
 def provided_to_thread(thread: threading.Thread) -> Snapshot | None:
     """Return what *thread* is provided with; None if nothing."""
-    if not providers or is_suppressed():
-        return observed_or(None)
+    if not providers or is_suppressed() or (recorders and outer_run()):
+        return observed_or(None, is_suppressed())
     try:
         return observed_or(provided(target_of(thread), thread.__dict__.get("_args"), type(thread)))
     except Exception:

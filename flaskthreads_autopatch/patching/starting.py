@@ -14,7 +14,7 @@ from types import FrameType
 from flask.ctx import AppContext
 
 from .. import who_inherits
-from ..audit.recorder import recorders
+from ..audit.recorder import outer_run, recorders
 from ..capture import capture
 from ..flask_context import active, is_ending
 from ..log import log, logger
@@ -75,13 +75,18 @@ def _inherits(policy: Policy, started: Started) -> bool:
 def _observed(policy_for: PolicyFor, ctx: AppContext | None, started: Started) -> Snapshot | None:
     """Return the observation of what *started* inherits, or would inherit, from *ctx*."""
     suppressed, (fn, args, frame, cls) = is_suppressed(), started
-    if ctx is None:
-        return observed_or(None if suppressed else provided(fn, args, cls))
-    policy = policy_for(ctx.app)
-    if policy is None or suppressed or is_ending(ctx):
+    # The run that starts it would have a context. It would inherit that, and nothing would be provided.
+    if ctx is not None:
+        app = ctx.app
+    elif (outer := outer_run()) is not None:
+        app = outer[1]
+    else:
+        return observed_or(None if suppressed else provided(fn, args, cls), suppressed)
+    policy = policy_for(app)
+    if policy is None or suppressed or (ctx is not None and is_ending(ctx)):
         return observe_nothing(ctx, policy, suppressed, "")
     if _inherits(policy, started):
-        return observe_capture(ctx, policy)
+        return observe_nothing(None, policy, False, "") if ctx is None else observe_capture(ctx, policy)
     own, ignore = policy.own, policy.ignore
     reason = who_inherits.why_thread_not_inherited(own, ignore, cls, fn, args, lambda: frame)
     return observe_nothing(ctx, policy, False, reason or "")

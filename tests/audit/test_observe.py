@@ -45,9 +45,10 @@ def nothing(*args: object) -> None:
     """Do nothing."""
 
 
-def record_of(name: str, kind: str = "thread") -> Record:
-    """The only record of what runs as *name*."""
-    (found,) = (each for each in flaskthreads_autopatch.observed() if each.key[1:3] == (f"{__name__}:{name}", kind))
+def record_of(name: str, kind: str | None = "thread") -> Record:
+    """The only record of what runs as *name*, a *kind* or anything."""
+    keys = [(f"{__name__}:{name}", each) for each in ((kind,) if kind else ("thread", "task"))]
+    (found,) = (each for each in flaskthreads_autopatch.observed() if each.key[1:3] in keys)
     return found
 
 
@@ -93,6 +94,41 @@ def by_low_level_thread(fn: Callable[[], object]) -> object:
 
     _thread.start_new_thread(run, ())
     return done.result(LIMIT)
+
+
+def in_thread_of(fn: Callable[[], object]) -> None:
+    thread = threading.Thread(target=fn)
+    thread.start()
+    ended(thread)
+
+
+class StartsItself(threading.Thread):
+    """A class with a ``start()`` of its own."""
+
+    def start(self) -> None:
+        super().start()
+
+
+def by_own_start(fn: Callable[[], object]) -> None:
+    thread = StartsItself(target=fn)
+    thread.start()
+    ended(thread)
+
+
+def by_low_level_thread_itself(fn: Callable[..., object]) -> None:
+    done = threading.Event()
+    _thread.start_new_thread(fn, (Deleted(done),))
+    assert done.wait(LIMIT)
+
+
+class Deleted:
+    """An argument, which is deleted once its call has ended."""
+
+    def __init__(self, done: threading.Event) -> None:
+        self._done = done
+
+    def __del__(self) -> None:
+        self._done.set()
 
 
 @pytest.mark.parametrize("start", [in_thread, by_pool, by_map, by_imap, by_low_level_thread])
@@ -301,6 +337,43 @@ def test_what_a_run_starts_inherits_from_it(app: Flask, observes: bool) -> None:
     )
 
 
+def by_imap_of_a_list(fn: Callable[..., object]) -> object:
+    with ThreadPool(1) as pool:
+        return list(pool.imap(fn, [1]))
+
+
+@without_context
+@pytest.mark.parametrize("start", [in_thread_of, by_pool, by_low_level_thread_itself, by_imap_of_a_list, by_own_start])
+def test_what_a_run_starts_is_decided_as_with_a_context(app: Flask, start: Callable[..., object]) -> None:
+    """What is ignored is not inherited there either; and nothing is provided, because a context is inherited."""
+    provider = Flask("provider")
+    decided = [BY_A_RUN, f"ignored by '{__name__}:ignored_too'"]
+    for observes in (False, True):
+        flaskthreads_autopatch.install(provider, provide=[f"{__name__}:ignored*", f"{__name__}:noted"])
+        flaskthreads_autopatch.enable(observe=observes, ignore=[f"{__name__}:ignored_too"])
+        seen.clear()
+        with app.app_context():
+            in_thread(lambda: [start(fn) for fn in (noted, ignored_too)])
+        if observes:
+            found = [record_of(name, kind=None) for name in ("noted", "ignored_too")]
+            assert [(each.key.app, each.key.reason) for each in found] == [(app.name, reason) for reason in decided]
+            assert seen == ["no context"] * 2
+        else:
+            assert seen == [app.name, "no context"]
+        flaskthreads_autopatch.disable()
+
+
+seen: list[str] = []
+
+
+def noted(*args: object) -> None:
+    seen.append(current_app.name if flask.has_app_context() else "no context")
+
+
+def ignored_too(*args: object) -> None:
+    noted()
+
+
 def test_a_thread_of_a_teardown_handler_has_its_reason(app: Flask) -> None:
     @app.teardown_appcontext
     def start(error: object) -> None:
@@ -388,12 +461,6 @@ def test_more_places_than_are_recorded_share_one(app: Flask, monkeypatch: pytest
     found = flaskthreads_autopatch.observed()
     assert sorted(each.starts for each in found) == [1, 1, 1, 2]
     assert sum("places were recorded" in each.key.reason for each in found) == 1
-
-
-def in_thread_of(fn: Callable[[], object]) -> None:
-    thread = threading.Thread(target=fn)
-    thread.start()
-    ended(thread)
 
 
 # The switch
