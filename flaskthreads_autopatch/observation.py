@@ -20,7 +20,7 @@ from flask.ctx import AppContext
 
 from . import flask_context
 from .audit.record import BY_A_RUN, Key
-from .audit.recorder import Run, outer_run, recorders
+from .audit.recorder import Run, outer_run, recording
 from .capture import capture
 from .log import log
 from .names import path_of, path_of_class, printable
@@ -56,13 +56,17 @@ class Observation(Snapshot):
 
 def is_only_observing() -> bool:
     """Return whether the library observes, and nothing is inherited."""
-    return bool(recorders) and not recorders[0].replays
+    return (recorder := recording()) is not None and not recorder.replays
+
+
+def _replays() -> bool:
+    return (recorder := recording()) is not None and recorder.replays
 
 
 def observe_capture(ctx: AppContext, policy: Policy, contextvars: bool = True) -> Observation:
     """Do what `capture` does, and return it as an observation. In observe mode, do it without a trace."""
     observation = _new(ctx, policy, "")
-    replays = recorders[0].replays if recorders else False
+    replays = _replays()
     snapshot = capture(ctx, policy if replays else _without_trace(policy), contextvars and replays)
     if snapshot is None:
         observation.reason = _ENDING
@@ -109,20 +113,20 @@ def observe_provided(snapshot: Snapshot) -> Observation:
     """Return the observation of a thread or task that is started where no context is active, and provided with one."""
     observation = _new(None, None, "")
     observation.app, observation.app_name = snapshot.app, printable(snapshot.app.name)
-    observation.replayed = snapshot if recorders and recorders[0].replays else None
+    observation.replayed = snapshot if _replays() else None
     return observation
 
 
 def begin_run(observation: Observation, shown: object, kind: Kind) -> Run | None:
     """Count a run of *shown* that begins in this thread. Returns what `end_run` takes."""
     try:
-        if not recorders:
+        if (recorder := recording()) is None:
             return None  # It has been switched off meanwhile.
         # What runs in a thread may be the run() of its class; the option ignore takes the class.
         what = path_of(shown)
         what = printable(what.removesuffix(".run") if kind == "thread" else what)
         key = Key(observation.place, what, kind, observation.app_name, observation.endpoint, observation.reason)
-        return recorders[0].begin(key, observation.app, observation.parent, observation.names)
+        return recorder.begin(key, observation.app, observation.parent, observation.names)
     except Exception:
         log(logging.ERROR, "The audit could not count a run of a %s.", kind, exc_info=True)
         return None
@@ -131,8 +135,10 @@ def begin_run(observation: Observation, shown: object, kind: Kind) -> Run | None
 def end_run(run: Run | None, error: BaseException | None) -> None:
     """Count the end of *run*, with *error* if it raised."""
     try:
-        if run is not None and recorders:
-            recorders[0].end(run, error)
+        if run is not None:
+            run.leave()
+            if (recorder := recording()) is not None:
+                recorder.end(run, error)
     except Exception:
         log(logging.ERROR, "The audit could not count the end of a run.", exc_info=True)
 

@@ -49,7 +49,19 @@ class Run:
     """Whether the parent's context has ended meanwhile."""
     has_helped: bool
     """Whether it has pushed a context of its own."""
-    outer: contextvars.Token[Run | None]
+    outer: contextvars.Token[Run | None] | None
+    """Restores the run that went on here before; None once this one has ended."""
+
+    def leave(self) -> None:
+        """Have this run go on here no longer."""
+        # A copy of the context variables, such as a coroutine's, keeps this run. It must not keep the token as well,
+        # which refers to all context variables of the thread.
+        token, self.outer = self.outer, None
+        if token is not None:
+            try:
+                _current.reset(token)
+            except ValueError:
+                _current.set(None)  # It ends in other context variables than those in which it began.
 
 
 _current: contextvars.ContextVar[Run | None] = contextvars.ContextVar("flaskthreads_autopatch.run", default=None)
@@ -83,7 +95,7 @@ class Recorder:
         self._renew_if_forked()
         run = Run()
         run.app = None if app is None else weakref.ref(app)
-        run.parent, run.began, run.has_helped, run.is_late = parent, monotonic(), False, False
+        run.parent, run.began, run.has_helped, run.is_late, run.outer = parent, monotonic(), False, False, None
         with self._lock:
             run.counts = counts = self._counts.of(key)
             record = counts.record
@@ -101,10 +113,6 @@ class Recorder:
     def end(self, run: Run, error: BaseException | None) -> None:
         """Note that *run* has ended, with *error* if it raised."""
         self._renew_if_forked()
-        try:
-            _current.reset(run.outer)
-        except ValueError:
-            _current.set(None)  # It ends in other context variables than those in which it began.
         record = run.counts.record
         lends_request = bool(record.key.reason) or "request" in record.inherited
         has_failed = error is not None and _is_want_of_context(error, lends_request)
@@ -172,9 +180,18 @@ recorders: list[Recorder] = []
 """The recorder, if the library observes. Nearly always empty, so that a start need not ask further."""
 
 
+def recording() -> Recorder | None:
+    """Return the recorder; None if the library does not observe.
+
+    A single operation, because another thread or a signal handler may switch the library meanwhile: where the list has
+    just been found not to be empty, ``recorders[0]`` may raise.
+    """
+    return next(iter(recorders), None)
+
+
 def start(folder: str, replays: bool) -> None:
     """Record what runs in this process from now on, in *folder* or, if that is empty, in memory."""
-    if recorders and (recorders[0]._folder, recorders[0].replays) == (folder, replays):
+    if (before := recording()) is not None and (before._folder, before.replays) == (folder, replays):
         return
     recorders[:] = [Recorder(folder, replays)]
     if hasattr(appcontext_pushed, "receivers"):  # Flask 2.2 does not require blinker.
@@ -200,13 +217,13 @@ def observed() -> list[Record]:
 
     An empty list if the library does not observe.
     """
-    return recorders[0].records() if recorders else []
+    return [] if (recorder := recording()) is None else recorder.records()
 
 
 def outer_run() -> tuple[Key, Flask] | None:
     """Return the key and the app of the run that goes on here, if the library only observes and it would inherit."""
-    run = _current.get()
-    if run is None or run.app is None or not recorders or recorders[0].replays:
+    run, recorder = _current.get(), recording()
+    if run is None or run.outer is None or run.app is None or recorder is None or recorder.replays:
         return None
     key, app = run.counts.record.key, run.app()
     return None if app is None or key.reason not in ("", BY_A_RUN) else (key, app)
@@ -216,25 +233,25 @@ def _note_push(sender: object, **extra: t.Any) -> None:
     run, ctx = _current.get(), flask_context.active()
     if run is None or run.has_helped or ctx is None or flask_context.is_inherited(ctx):
         return
-    if recorders:
-        recorders[0].note_help(run)
+    if (recorder := recording()) is not None:
+        recorder.note_help(run)
 
 
 def _note_end(sender: object, **extra: t.Any) -> None:
     parent = getattr(flask_context.active(), PARENT, None)
-    if parent is not None and recorders:
-        recorders[0].context_ends(parent)
+    if parent is not None and (recorder := recording()) is not None:
+        recorder.context_ends(parent)
 
 
 def _write() -> None:
-    if recorders:
-        recorders[0].write()
+    if (recorder := recording()) is not None:
+        recorder.write()
 
 
 def _after_fork() -> None:
     # The counts of the parent process are the parent's, and another thread may have held the lock.
-    if recorders:
-        recorders[0]._renew()
+    if (recorder := recording()) is not None:
+        recorder._renew()
 
 
 if hasattr(os, "register_at_fork"):
