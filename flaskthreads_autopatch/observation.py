@@ -137,8 +137,7 @@ def end_run(run: Run | None, error: BaseException | None) -> None:
     try:
         if run is not None:
             run.leave()
-            if (recorder := recording()) is not None:
-                recorder.end(run, error)
+            run.recorder.end(run, error)
     except Exception:
         log(logging.ERROR, "The audit could not count the end of a run.", exc_info=True)
 

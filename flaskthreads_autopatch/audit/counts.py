@@ -3,7 +3,7 @@
 The numbers are in a file that is mapped into memory, so that a count costs no system call, and the kernel keeps what a
 killed process has counted. The texts are in a second file, to which a line is appended for each new one. Both are
 closed between two uses: a program that closes all file descriptors, to become a daemon, must not make us write into one
-of its own files.
+of its own files, nor close one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import mmap
 import os
 import struct
+import sys
 import typing as t
 
 from ..environment import print_to_stderr
@@ -92,7 +93,7 @@ class ProcessCounts:
                     file.seek(number * _CHUNK)
                     file.write(bytes(_CHUNK))
                     file.flush()
-                    made = mmap.mmap(file.fileno(), _CHUNK, offset=number * _CHUNK)
+                    made = _mapped(file.fileno(), number * _CHUNK)
                 if number == 0:
                     with open(f"{self._name}{TEXTS}", "x"):
                         pass
@@ -143,6 +144,23 @@ class ProcessCounts:
             except OSError as error:
                 self._give_up(error)
 
+
+if sys.version_info >= (3, 13) and sys.platform != "win32":
+
+    def _mapped(descriptor: int, offset: int) -> mmap.mmap:
+        return mmap.mmap(descriptor, _CHUNK, offset=offset, trackfd=False)
+
+else:
+
+    def _mapped(descriptor: int, offset: int) -> mmap.mmap:
+        made = mmap.mmap(descriptor, _CHUNK, offset=offset)
+        _never_closed.append(made)
+        return made
+
+
+_never_closed: list[mmap.mmap] = []
+"""Before Python 3.13, a mapping has a file descriptor of its own, and closes it at its end. That may be another file by
+then, of a program that has closed all file descriptors. So a mapping is kept until the process ends."""
 
 _OTHERS = Key("", "", "", "", "", f"more than {MOST_KEYS} places were recorded in this process; these are the others")
 

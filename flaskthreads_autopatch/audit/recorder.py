@@ -36,8 +36,10 @@ _MOST_CAUSES = 20
 class Run:
     """One run of a thread or task, as long as it goes on."""
 
-    __slots__ = ("__weakref__", "app", "began", "counts", "has_helped", "is_late", "outer", "parent")
+    __slots__ = ("__weakref__", "app", "began", "counts", "has_helped", "is_late", "outer", "parent", "recorder")
 
+    recorder: Recorder
+    """The one that counts its end, although the library may observe no longer."""
     app: weakref.ref[Flask] | None
     """The app of the parent's context; None if none was active."""
 
@@ -94,6 +96,7 @@ class Recorder:
         """Note that a run of what *key* describes begins in this thread. Pass the result to `end`, in this thread."""
         self._renew_if_forked()
         run = Run()
+        run.recorder = self
         run.app = None if app is None else weakref.ref(app)
         run.parent, run.began, run.has_helped, run.is_late, run.outer = parent, monotonic(), False, False, None
         with self._lock:
@@ -193,11 +196,18 @@ def start(folder: str, replays: bool) -> None:
     """Record what runs in this process from now on, in *folder* or, if that is empty, in memory."""
     if (before := recording()) is not None and (before._folder, before.replays) == (folder, replays):
         return
-    recorders[:] = [Recorder(folder, replays)]
+    # What goes to a folder goes on there, in the same files: a program may switch the library as often as it likes.
+    recorders[:] = [_of_folder.get((folder, replays)) or Recorder(folder, replays)]
+    if folder:
+        _of_folder[folder, replays] = recorders[0]
     if hasattr(appcontext_pushed, "receivers"):  # Flask 2.2 does not require blinker.
         appcontext_pushed.connect(_note_push)
         appcontext_tearing_down.connect(_note_end)
     atexit.register(_write)
+
+
+_of_folder: dict[tuple[str, bool], Recorder] = {}
+"""The recorders that record in a folder, or have done so."""
 
 
 def stop() -> None:

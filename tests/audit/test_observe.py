@@ -606,6 +606,31 @@ print(sorted(name.partition(".")[2] for name in os.listdir(os.environ["FLASKTHRE
     assert python(code, FLASKTHREADS_AUTOPATCH_AUDIT=tmp_path).stdout == "['counts', 'texts']\n"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_program_that_closes_all_descriptors_keeps_those_that_it_opens_then(tmp_path: t.Any) -> None:
+    """A mapping has a descriptor of its own before Python 3.13, whose number the program is given again."""
+    code = """
+import os, threading, flask, flaskthreads_autopatch as fa
+fa.enable(observe=True)
+def start():
+    with flask.Flask("shop").app_context():
+        thread = threading.Thread(target=int); thread.start(); thread.join()
+start()
+os.closerange(3, 100)
+opened = [os.dup(0) for _ in range(10)]
+start()
+if not (pid := os.fork()):
+    for each in opened: os.fstat(each)
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+fa.disable()
+for each in opened: os.fstat(each)
+print("all are open")
+"""
+    done = python(code, FLASKTHREADS_AUTOPATCH_AUDIT=tmp_path)
+    assert (done.stdout, done.stderr) == ("7\nall are open\n", "")
+
+
 def test_half_a_line_of_a_killed_process_is_left_out(tmp_path: t.Any) -> None:
     process = counts.ProcessCounts(str(tmp_path))
     key = record_key("a")

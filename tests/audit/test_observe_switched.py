@@ -10,12 +10,14 @@ import threading
 import typing as t
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from types import FrameType
 
 import pytest
 from flask import Flask
 
 import flaskthreads_autopatch
+from flaskthreads_autopatch.audit.files import collect
 from flaskthreads_autopatch.audit.record import BY_A_RUN
 
 from ..helpers import LIMIT, ended, in_thread
@@ -126,6 +128,33 @@ def test_a_run_that_ends_while_the_library_is_off_leaves_nothing_in_its_thread(a
         go_on.set()
         assert done.wait(LIMIT)
     assert reasons_of(":nothing") == [NO_CONTEXT]
+
+
+def test_a_process_that_switches_the_library_is_one_process_and_counts_all_ends(
+    app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLASKTHREADS_AUTOPATCH_AUDIT", str(tmp_path))
+    started, go_on = threading.Event(), threading.Event()
+
+    def fails_late() -> None:
+        started.set()
+        go_on.wait(LIMIT)
+        raise ValueError
+
+    with ThreadPoolExecutor(1) as pool:
+        with flaskthreads_autopatch.enable(observe=True), app.app_context():
+            pool.submit(fails_late)
+            assert started.wait(LIMIT)
+        go_on.set()
+    for _ in range(3):
+        with flaskthreads_autopatch.enable(observe=True), app.app_context():
+            start_one()
+    found = collect(str(tmp_path))
+    counted = {each.key.callable.rpartition(".")[2]: each for each in found.records}
+    late = counted["fails_late"]
+    assert found.processes == 1
+    assert (late.starts, late.raised, late.still_running) == (1, 1, 0)
+    assert counted[f"{start_one.__module__.rpartition('.')[2]}:nothing"].starts == 3
 
 
 @without_context
