@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import logging
 import typing as t
+import weakref
 from collections.abc import Mapping
 from types import SimpleNamespace
 
@@ -41,8 +42,10 @@ _ENDING = "it is started by a teardown handler"
 class Observation(Snapshot):
     """Stands in for a snapshot, and counts each run that it is replayed for."""
 
-    __slots__ = ("app_name", "endpoint", "names", "place", "reason", "replayed")
+    __slots__ = ("app_name", "app_ref", "endpoint", "names", "place", "reason", "replayed")
 
+    app_ref: weakref.ref[Flask] | None
+    """The app; None where no context is active. Held weakly, since the worker of a pool keeps its observation."""
     place: str
     app_name: str
     endpoint: str
@@ -52,6 +55,11 @@ class Observation(Snapshot):
     """What is inherited, and what is not, as in a `Record`."""
     replayed: Snapshot | None
     """The snapshot that is replayed; None if nothing is."""
+
+    @property
+    def app(self) -> t.Any:  # type: ignore[override]  # a slot of the class above, which is set
+        """The app; None where no context is active, and once the app is gone."""
+        return None if self.app_ref is None else self.app_ref()
 
 
 def is_only_observing() -> bool:
@@ -105,14 +113,14 @@ def _observe_nested(outer: Key, app: Flask, suppressed: object, reason: str) -> 
     if suppressed:
         reason = _WORKER if suppressed == WORKERS else _SUPPRESSED
     observation = _new(None, None, reason or BY_A_RUN)
-    observation.app, observation.app_name, observation.endpoint = app, outer.app, outer.endpoint
+    observation.app_ref, observation.app_name, observation.endpoint = weakref.ref(app), outer.app, outer.endpoint
     return observation
 
 
 def observe_provided(snapshot: Snapshot) -> Observation:
     """Return the observation of a thread or task that is started where no context is active, and provided with one."""
     observation = _new(None, None, "")
-    observation.app, observation.app_name = snapshot.app, printable(snapshot.app.name)
+    observation.app_ref, observation.app_name = weakref.ref(snapshot.app), printable(snapshot.app.name)
     observation.replayed = snapshot if _replays() else None
     return observation
 
@@ -144,7 +152,7 @@ def end_run(run: Run | None, error: BaseException | None) -> None:
 
 def _new(ctx: AppContext | None, policy: Policy | None, reason: str) -> Observation:
     observation = Observation()
-    observation.app = t.cast(t.Any, None if ctx is None else ctx.app)
+    observation.app_ref = None if ctx is None else weakref.ref(ctx.app)
     observation.values = observation.closable = observation.namespaces = NO_ENTRIES
     observation.not_inherited = NONE_LEFT_OUT
     observation.shared_g = observation.lent = observation.variables = observation.origin = None

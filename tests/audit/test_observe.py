@@ -435,6 +435,17 @@ def test_no_value_is_kept_and_no_body_read(app: Flask) -> None:
     ended(thread)
 
 
+def test_the_worker_of_a_pool_keeps_no_app() -> None:
+    flaskthreads_autopatch.enable(observe=True)
+    app = Flask("short_lived")
+    with ThreadPoolExecutor(1) as pool:
+        with app.app_context():
+            pool.submit(nothing).result(LIMIT)
+        gone = weakref.ref(app)
+        del app
+        assert collectable(gone)
+
+
 def test_counts_of_many_threads_add_up(app: Flask) -> None:
     flaskthreads_autopatch.enable(observe=True)
 
