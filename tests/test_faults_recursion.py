@@ -75,6 +75,9 @@ def submit() -> object:
 FRAMES: dict[Callable[[], object], int] = {start: 2, submit: 4}
 """So many more frames below the limit these need than without the library. `submit` starts a worker as well."""
 
+FRAMES_OF_THE_FIRST = 2
+"""The first start of an app reads its config. Up to so many more frames it needs on some Pythons to fail at that."""
+
 
 @pytest.mark.parametrize("what", FRAMES)
 @pytest.mark.parametrize("is_first", [False, True])
@@ -101,7 +104,7 @@ def test_h42_what_can_be_started_close_to_the_limit(
             flaskthreads_autopatch.disable()
     needed = outcomes["off"].index(OFF)
     assert set(outcomes["off"][:needed]) == {RecursionError}
-    works = outcomes["on"][needed + FRAMES[what] :]
+    works = outcomes["on"][needed + FRAMES[what] + is_first * FRAMES_OF_THE_FIRST :]
     # The first capture takes more frames than starting a thread. If there are too few, that is said on stderr.
     assert set(works) <= ({"alice", "no context"} if is_first else {"alice"})
     assert works[-1] == "alice"
