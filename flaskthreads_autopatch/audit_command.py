@@ -25,7 +25,7 @@ if t.TYPE_CHECKING:
     from .audit.report import Audit
 
 BROKEN_PROMISE = 3
-"""The exit status if ``--on --compare`` finds that an observation has promised too much."""
+"""The exit status if ``--on --compare`` finds a promise broken, or if there is nothing to compare."""
 
 FORWARDED = ("SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT")
 """The signals that are passed on to the command. The last two come from a terminal too, which sends them to both."""
@@ -99,8 +99,12 @@ def audit(
     if json_file is not None and json_file == html_file:
         raise click.UsageError(f"--json and --html name the same file, {json_file!r}. Name two.")
     if has_kill_switch(os.environ):
-        _say(f"nothing is recorded, because {VARIABLE}={os.environ[VARIABLE]} is set in the environment. Unset it.")
-        sys.exit(_run(command, dict(os.environ)))
+        _say(
+            f"nothing is recorded and no file is written, because {VARIABLE}={os.environ[VARIABLE]} is set in the"
+            " environment. Unset it."
+        )
+        status = _run(command, dict(os.environ))
+        sys.exit(status if earlier is None else status or BROKEN_PROMISE)
     try:
         folder = tempfile.mkdtemp(prefix="flaskthreads-autopatch-audit-")
     except OSError as error:
@@ -123,14 +127,18 @@ def audit(
     version: str = sys.modules["flaskthreads_autopatch"].__version__
     found = Audit(on, [*command], version, processes, records)
     promises = [] if earlier is None else broken(earlier, found)
-    click.echo(f"\n{table(found, earlier, shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns)}", err=True, nl=False)
-    _explain(found)
+    # The files first: stderr may be a pipe that nobody reads to the end.
     if json_file is not None:
         _write(json_file, _as_json(found))
     if html_file is not None:
         _write(html_file, _as_page(found, earlier))
+    click.echo(f"\n{table(found, earlier, shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns)}", err=True, nl=False)
+    _explain(found)
     for promise in promises:
         _say(promise)
+    if earlier is not None and not records:
+        _say("there is nothing to compare, because nothing was recorded.")
+        sys.exit(status or BROKEN_PROMISE)
     sys.exit(BROKEN_PROMISE if promises else status)
 
 
@@ -152,9 +160,9 @@ def _explain(found: Audit) -> None:
 
     if not found.processes:
         _say(
-            "no process of the command has imported Flask with the library. Check that the command runs your app, in"
-            f" the Python that has flaskthreads-autopatch ({sys.executable}), without -I, -E or -S, and that it passes"
-            " its environment on."
+            "no process of the command has imported Flask while it was recorded. Check that the command runs your app,"
+            f" in the Python that has flaskthreads-autopatch ({sys.executable}), without -I, -E or -S, and that it"
+            " passes its environment on."
         )
     elif not found.records:
         _say(f"nothing was started in {counted(found.processes, 'process')}. Have the command do what your users do.")

@@ -41,8 +41,12 @@ def cannot_run(command: str, error: OSError) -> tuple[str, int]:
 
 
 def _beside(command: str) -> str:
-    """Return a hint if *command* is not on ``PATH``, but in the folder of this launcher or of its Python."""
+    """Return a hint if *command* is not on ``PATH``, but beside this launcher, a file, or a whole command line."""
     if not os.path.dirname(command) and shutil.which(command) is None:
+        if " " in command:
+            return " Do not quote the command as a whole."
+        if os.path.isfile(command):
+            return f" It is a file, and no program on PATH: for a file of Python, write 'python {command}'."
         for program in (sys.argv[0], sys.executable):
             found = os.path.join(os.path.dirname(os.path.abspath(program)), command)
             if os.access(found, os.X_OK):

@@ -14,7 +14,6 @@ import flask
 import pytest
 import wrapt
 from flask import g
-from hypothesis import HealthCheck, settings
 
 from flaskthreads_autopatch import Policy
 from flaskthreads_autopatch import flask_context as fc
@@ -26,9 +25,6 @@ T = t.TypeVar("T")
 
 LIMIT = 120
 """Seconds after which a test that hangs fails. A test that does not hang never waits for them."""
-
-by_no_clock = settings(deadline=None, suppress_health_check=list(HealthCheck))
-"""For a test with generated values, which would otherwise fail on a slow machine."""
 
 flask_3_2 = pytest.mark.skipif(fc.REUSES_APP_CONTEXT, reason="the request is not active in a teardown before Flask 3.2")
 

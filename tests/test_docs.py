@@ -60,7 +60,7 @@ def test_every_command_of_ci_is_run_there() -> None:
 def test_readme_has_the_two_commands() -> None:
     quickstart, tests = (block.code for block in pages.blocks(pages.ROOT / "README.md") if block.kind == "sh ci")
     assert re.fullmatch(r"python3 -m venv .* examples/quickstart\.py\n", quickstart)
-    assert re.fullmatch(r"python3 -m venv .*pytest\n", tests)
+    assert re.fullmatch(r"python3 -m venv .*pytest -n auto\n", tests)
 
 
 def fields_of_policy() -> list[tuple[str, str, str]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 
-from .record import Record
+from .record import Key, Record
 from .report import Audit
 from .verdicts import FIXED, NOT_INHERITED, judge
 
@@ -12,7 +13,7 @@ _COUNTS = {
     "failed": "failed",
     "raised": "raised another exception",
     "helped": "pushed a context",
-    "outlived": "outlived",
+    "outlived": "runs that outlived their context",
 }
 """The counts of a record that are compared, each with a text."""
 
@@ -27,20 +28,38 @@ class Pair(t.NamedTuple):
 def pairs(earlier: Audit, now: Audit) -> list[Pair]:
     """Return each place of the two audits once.
 
-    A place whose reason has changed is one place: it is compared by all of its key but that.
+    A place whose reason has changed is one place, and so is one whose line has moved, if its function has only one of
+    that key.
     """
-    after = {record.key: record for record in now.records}
-    found = [Pair(record, after.pop(record.key, None)) for record in earlier.records]
-    left = {
-        pair.earlier.key._replace(reason=""): index for index, pair in enumerate(found) if pair.earlier and not pair.now
-    }
-    for record in after.values():
-        index = left.pop(record.key._replace(reason=""), None)
-        if index is None:
-            found.append(Pair(None, record))
-        else:
-            found[index] = Pair(found[index].earlier, record)
+    before, after = [*earlier.records], [*now.records]
+    found: list[Pair] = []
+    for name in (_whole, _without_reason, _without_line):
+        then = _by(name, before)
+        for key, records in _by(name, after).items():
+            if len(records) == len(then.get(key, ())) == 1:
+                found.append(Pair(then[key][0], records[0]))
+                before.remove(then[key][0])
+                after.remove(records[0])
+    return [*found, *(Pair(record, None) for record in before), *(Pair(None, record) for record in after)]
+
+
+def _by(name: t.Callable[[Key], Key], records: list[Record]) -> dict[Key, list[Record]]:
+    found: dict[Key, list[Record]] = {}
+    for record in records:
+        found.setdefault(name(record.key), []).append(record)
     return found
+
+
+def _whole(key: Key) -> Key:
+    return key
+
+
+def _without_reason(key: Key) -> Key:
+    return key._replace(reason="")
+
+
+def _without_line(key: Key) -> Key:
+    return key._replace(place=re.sub(r":\d+ in ", " in ", key.place), reason="")
 
 
 def difference(pair: Pair) -> str:
@@ -52,6 +71,8 @@ def difference(pair: Pair) -> str:
         return f"gone (it had {before.starts} runs)"
     counts = [(name, getattr(before, name), getattr(after, name)) for name in _COUNTS]
     changes = [f"{_COUNTS[name]} {then} -> {now}" for name, then, now in counts if then != now]
+    if before.key.place != after.key.place:
+        changes.append(f"was at {before.key.place}")
     if before.key.reason != after.key.reason:
         changes.append("inherits -> does not" if after.key.reason else "did not inherit -> inherits")
     if before.starts != after.starts:
@@ -73,9 +94,11 @@ def broken(earlier: Audit, now: Audit) -> list[str]:
             continue
         verdict = judge(before, on=False).name
         if after.failed and (verdict == FIXED or not before.failed):
-            found.append(f"{_name(after)}: it was to be fixed, or never failed, and fails for want of a context.")
+            found.append(
+                f"{_name(after)}: the library was to fix it, or it never failed, but it fails for want of a context."
+            )
         elif verdict == FIXED and after.raised > before.raised:
-            found.append(f"{_name(after)}: it was to be fixed, and raises another exception.")
+            found.append(f"{_name(after)}: the library was to fix it, and now it raises another exception.")
         if verdict == NOT_INHERITED and not after.key.reason:
             found.append(f"{_name(after)}: it was not to inherit, and inherits.")
     return found

@@ -63,14 +63,19 @@ def judge(record: Record, on: bool) -> Verdict:
         return _provides(record)
     if record.failed:
         verb = "it inherits" if record.starts == 1 else "they inherit"
-        long = f" {_long(record)}: {_opt_out(record)} if it needs no request." if _is_long(record) else ""
-        missing = f" If it reads {_names([*record.not_inherited])}, it still fails." if record.not_inherited else ""
+        long = f" {_sentence(_long(record))}: {_opt_out(record)} if it needs no request." if _is_long(record) else ""
+        missing = ""
+        if record.not_inherited:
+            missing = f" It does not get {_names([*record.not_inherited])}: code that opens its own works."
         proposal = f"{_failures(record)}. With the library, {verb} {_what(record)}.{missing}{long}"
         return Verdict(FIXED, proposal, 4 if long else 3)
+    if record.still_running and record.longest <= LONG:
+        # It may have been about to end: a server may be ended right after a request.
+        return Verdict(OUTLIVES, f"{_long(record)}. If it runs for as long as the process, {_opt_out(record)}.", 5)
     if _is_long(record):
         keeps = f"it inherits {_what(record)}" if on else f"it would inherit {_what(record)}"
-        return Verdict(OUTLIVES, f"{_opt_out(record)}. {_long(record)}, and {keeps} for all that time.", 5)
-    today = "" if on else ", which it does not see today. It has not failed without"
+        return Verdict(OUTLIVES, f"{_opt_out(record)}. {_sentence(_long(record))}, and {keeps} for all that time.", 5)
+    today = "" if on else ", which it does not see today. It did not fail without"
     return Verdict(INHERITS, f"{_what(record)}{today}.", 2)
 
 
@@ -87,7 +92,9 @@ def _not_inherited(record: Record) -> Verdict:
         return Verdict(INHERITS, f"{_BY_A_RUN}.{failures}", 2)
     if record.failed:
         return Verdict(
-            NOT_INHERITED, f"{reason}. {_sentence(_failures(record))}, as without the library: {_help(record)}.", 6
+            NOT_INHERITED,
+            f"{reason}. {_sentence(_failures(record))}, which the library does not change: {_help(record)}.",
+            6,
         )
     if record.helped == record.starts:
         return Verdict(PROVIDES, f"{_in_runs(record.helped, record)}, so nothing changes for it.", 1)
@@ -105,7 +112,7 @@ def _provides(record: Record) -> Verdict:
         )
     others = "" if record.helped >= record.starts else f" Before, and in the other runs, it inherits {_what(record)}."
     if _is_long(record):
-        return Verdict(PROVIDES, f"{pushed}.{others} {_long(record)}: {_opt_out(record)}.", 3)
+        return Verdict(PROVIDES, f"{pushed}.{others} {_sentence(_long(record))}: {_opt_out(record)}.", 3)
     return Verdict(PROVIDES, f"{pushed}.{others}" if others else f"{pushed}, so nothing changes in there.", 1)
 
 
@@ -146,8 +153,8 @@ def _is_long(record: Record) -> bool:
 def _long(record: Record) -> str:
     of = "its request" if record.key.endpoint or "request" in record.inherited else "the context that started it"
     if record.still_running:
-        return f"It still ran at the end, {seconds(record.longest)} after {of}"
-    return f"It went on for {seconds(record.longest)} after {of}"
+        return f"it still ran at the end, {seconds(record.longest)} after {of}"
+    return f"it went on for {seconds(record.longest)} after {of}"
 
 
 def seconds(number: float) -> str:

@@ -118,6 +118,22 @@ def test_compared_with_an_earlier_audit(tmp_path: Path) -> None:
     assert json.loads(file.read_text())["mode"] == "on"
 
 
+@pytest.mark.parametrize("variables", [{}, {"FLASKTHREADS_AUTOPATCH": "0"}])
+def test_a_comparison_with_nothing_is_no_success(tmp_path: Path, variables: dict[str, str]) -> None:
+    file = tmp_path / "audit.json"
+    audited("--json", file)
+    done = run(*AUDIT, "--on", "--compare", file, "--", "true", **variables)
+    assert done.returncode == BROKEN_PROMISE
+    assert "nothing" in done.stderr
+
+
+def test_the_files_are_written_even_if_nobody_reads_the_table(tmp_path: Path) -> None:
+    file = tmp_path / "audit.json"
+    # The pipe is closed before the command ends.
+    run("sh", "-c", '"$0" audit --json "$1" -- sleep 0.5 2>&1 >/dev/null | true', *AUDIT[:1], file)
+    assert json.loads(file.read_text())["places"] == []
+
+
 def test_a_promise_that_was_not_kept_is_an_exit_status(tmp_path: Path) -> None:
     file = tmp_path / "audit.json"
     audited("--json", file)
@@ -187,8 +203,8 @@ def test_the_kill_switch_wins_and_the_command_runs(tmp_path: Path, word: str) ->
     done = audited("--json", tmp_path / "x", "--on", FLASKTHREADS_AUTOPATCH=word)
     assert (done.stdout, done.returncode) == ("failed\n", 4)
     assert done.stderr == (
-        f"flaskthreads-autopatch: nothing is recorded, because FLASKTHREADS_AUTOPATCH={word} is set in the"
-        " environment. Unset it.\n"
+        f"flaskthreads-autopatch: nothing is recorded and no file is written, because FLASKTHREADS_AUTOPATCH={word} is"
+        " set in the environment. Unset it.\n"
     )
     assert not (tmp_path / "x").exists()
 
@@ -216,7 +232,7 @@ def test_a_command_that_is_no_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", [["true"], [sys.executable, "-I", "-c", FAILING]])
 def test_a_command_that_imports_no_flask_is_told_so(command: list[str]) -> None:
     done = run(*AUDIT, "--", *command)
-    assert "no process of the command has imported Flask with the library. Check that" in done.stderr
+    assert "no process of the command has imported Flask while it was recorded. Check that" in done.stderr
 
 
 def test_a_command_that_starts_nothing_is_told_so() -> None:

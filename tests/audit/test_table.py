@@ -37,8 +37,8 @@ shop/views.py:12 in checkout                                5        2       5  
 shop/views.py:12 in checkout                                5        2       -        -            -
     shop.search:count, a task, started in a request for the endpoint 'checkout' of 'a b'; 1 run
     raised another exception
-    => inherits: current_app, request, session and g.user, which it does not see today. It has not
-       failed without.
+    => inherits: current_app, request, session and g.user, which it does not see today. It did not
+       fail without.
        not inherited: g.db (excluded by 'db').
 
 (not started by code of the application)                1,200        1       -        -            -
@@ -112,7 +112,7 @@ def test_json_and_back() -> None:
         ({}, {}, "no change"),
         ({"failed": 5}, {}, "failed 5 -> 0"),
         ({"raised": 1}, {"helped": 2}, "raised another exception 1 -> 0, pushed a context 0 -> 2"),
-        ({"outlived": 3}, {}, "outlived 3 -> 0"),
+        ({"outlived": 3}, {}, "runs that outlived their context 3 -> 0"),
         ({"starts": 1}, {"starts": 9}, "started 1 -> 9"),
         ({"reason": NO_HAND}, {}, "did not inherit -> inherits"),
         ({}, {"reason": NO_HAND}, "inherits -> does not"),
@@ -123,6 +123,14 @@ def test_what_has_changed(before: dict[str, object], after: dict[str, object], t
     assert difference(pair) == text
     earlier, now = audit(record(**before)), audit(record(**after), is_on=True)
     assert f"since the earlier audit (observe): {text}" in " ".join(table(now, earlier, WIDE).split())
+
+
+def test_a_place_whose_line_has_moved_is_the_same_if_it_is_the_only_one() -> None:
+    earlier = audit(record(place="shop/views.py:12 in checkout", failed=1))
+    [pair] = pairs(earlier, audit(record(place="shop/views.py:14 in checkout")))
+    assert difference(pair) == "failed 1 -> 0, was at shop/views.py:12 in checkout"
+    two = audit(record(place="shop/views.py:14 in checkout"), record(place="shop/views.py:15 in checkout"))
+    assert [difference(pair).partition(" ")[0] for pair in pairs(earlier, two)] == ["gone", "new", "new"]
 
 
 def test_what_is_new_and_what_is_gone() -> None:
@@ -145,11 +153,19 @@ def test_a_place_that_inherits_at_times_is_compared_with_itself() -> None:
     ("before", "after", "promise"),
     [
         ({"failed": 5}, {}, None),
-        ({"failed": 5}, {"failed": 1}, "it was to be fixed, or never failed, and fails for want of a context."),
-        ({}, {"failed": 1}, "it was to be fixed, or never failed, and fails for want of a context."),
-        ({"helped": 1}, {"failed": 1}, "it was to be fixed, or never failed, and fails for want of a context."),
+        (
+            {"failed": 5},
+            {"failed": 1},
+            "the library was to fix it, or it never failed, but it fails for want of a context.",
+        ),
+        ({}, {"failed": 1}, "the library was to fix it, or it never failed, but it fails for want of a context."),
+        (
+            {"helped": 1},
+            {"failed": 1},
+            "the library was to fix it, or it never failed, but it fails for want of a context.",
+        ),
         ({"helped": 1, "failed": 2}, {"failed": 2}, None),
-        ({"failed": 2}, {"raised": 2}, "it was to be fixed, and raises another exception."),
+        ({"failed": 2}, {"raised": 2}, "the library was to fix it, and now it raises another exception."),
         ({"failed": 2, "raised": 2}, {"raised": 2}, None),
         ({}, {"raised": 2}, None),
         ({"reason": NO_HAND, "failed": 1}, {"reason": NO_HAND, "failed": 1}, None),

@@ -26,7 +26,7 @@ def sentence(on: bool = False, **counts: object) -> str:
 
 
 def test_it_inherits() -> None:
-    assert sentence() == f"inherits: {ALL}, which it does not see today. It has not failed without."
+    assert sentence() == f"inherits: {ALL}, which it does not see today. It did not fail without."
     assert sentence(on=True) == f"inherits: {ALL}."
 
 
@@ -59,7 +59,7 @@ def test_what_fails_for_want_of_a_context_is_fixed(failed: int, of: int, who: st
 
 def test_what_needs_a_value_that_is_not_inherited_is_not_fixed() -> None:
     found = sentence(failed=5, not_inherited={"g.db": "excluded by 'db'", "g.tx": "excluded by 'tx'"})
-    assert found.endswith(f"they inherit {ALL}. If it reads g.db and g.tx, it still fails.")
+    assert found.endswith(f"they inherit {ALL}. It does not get g.db and g.tx: code that opens its own works.")
 
 
 def test_what_fails_at_times_and_outlives_its_request_at_others_is_fixed_with_a_warning() -> None:
@@ -141,7 +141,7 @@ def test_what_does_not_inherit_says_why(reason: str) -> None:
     ],
 )  # fmt: skip
 def test_what_does_not_inherit_and_fails_says_what_helps(reason: str, help: str) -> None:
-    failures = "3 of 5 runs failed for want of a context, as without the library"
+    failures = "3 of 5 runs failed for want of a context, which the library does not change"
     assert sentence(reason=reason, failed=3) == f"does not inherit: {reason}. {failures}: {help}."
     assert sentence(reason=reason, failed=3, helped=2).startswith("does not inherit: ")
 
@@ -155,7 +155,9 @@ def test_what_does_not_inherit_and_fails_says_what_helps(reason: str, help: str)
     ],
 )
 def test_own_is_proposed_for_packages_that_are_not_the_standard_library(what: str, starter: str, help: str) -> None:
-    assert f"as without the library: {help}" in sentence(reason=who_inherits.no_hand(what, starter), failed=1)
+    assert f"which the library does not change: {help}" in sentence(
+        reason=who_inherits.no_hand(what, starter), failed=1
+    )
 
 
 def test_what_needs_no_inheritance_since_it_pushes_a_context() -> None:
@@ -185,10 +187,17 @@ def test_what_fails_with_inheritance_on_still_fails(counts: dict[str, object], w
     assert found == f"still fails: 1 of 5 runs failed for want of a context, although inheritance is on: {why}."
 
 
+def test_what_still_ran_when_its_process_ended_soon_after_may_have_been_about_to_end() -> None:
+    assert sentence(still_running=1, longest=0.2, callable="shop:mail") == (
+        "outlives its request: it still ran at the end, 0.2 s after its request. If it runs for as long as the process,"
+        ' start it in suppress_inheritance() or add ignore=["shop:mail"].'
+    )
+
+
 def test_with_inheritance_on_the_other_verdicts_are_the_same() -> None:
     for counts in ({"helped": 5}, {"reason": NO_CONTEXT}, {"reason": NO_HAND, "helped": 5}):
         assert sentence(on=True, **counts) == sentence(**counts)
-    assert f"and it inherits {ALL} for all that time" in sentence(on=True, still_running=1)
+    assert f"and it inherits {ALL} for all that time" in sentence(on=True, still_running=1, longest=99)
 
 
 def test_the_worst_comes_first() -> None:

@@ -26,8 +26,8 @@ import flaskthreads_autopatch
 from flaskthreads_autopatch import Carrier, CarrierError, NotPortableError, suppress_inheritance
 from flaskthreads_autopatch.carrier import KEY
 
-from ..helpers import by_no_clock
 from . import shop
+from .generated import by_no_clock
 
 NAMED: dict[str, t.Any] = {"g": ("user_id", "request_id"), "headers": ("X-Request-ID",)}
 TASK = ("send_invoice", "4711")

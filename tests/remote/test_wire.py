@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from flaskthreads_autopatch import CarrierError, wire
 
-from ..helpers import by_no_clock
+from .generated import by_no_clock
 
 LIMIT = 64 * 1024
 
