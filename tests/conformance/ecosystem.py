@@ -37,7 +37,6 @@ ECOSYSTEM: tuple[Published, ...] = (
         ("test/test_thread_pool.py", "test/test_concurrent_thread.py"),
         distribution="pebble==5.2.3",
         requires=("pytest",),
-        quick=True,
     ),
     Published(
         "OpenTelemetry's threads",
@@ -78,6 +77,20 @@ ECOSYSTEM: tuple[Published, ...] = (
         distribution="requests-futures==1.1.0",
         requires=("pytest", "pytest-httpbin"),
         quick=True,
+    ),
+    Published(
+        "OpenTelemetry's Flask",
+        ("tests",),
+        distribution="opentelemetry-instrumentation-flask==0.66b1",
+        requires=("pytest", "opentelemetry-test-utils==0.66b1"),
+        quick=True,
+    ),
+    Published(
+        "Flask-Limiter",
+        tuple(f"tests/test_{name}.py" for name in ("decorators", "views", "regressions", "blueprints")),
+        distribution="flask-limiter==4.1.1",
+        requires=("pytest", "asgiref", "hiro", "pytest-mock", "redis", "pymemcache", "pymongo", "flask-restful"),
+        note="without the tests of stores, which need servers; three of the others need one too",
     ),
     Published("cachetools", ("tests",), distribution="cachetools==8.0.2", requires=("pytest",), quick=True),
     Published("asgiref", ("tests",), distribution="asgiref==3.13.0", requires=("pytest", "pytest-asyncio")),
