@@ -161,10 +161,13 @@ def end(replaying: Replaying, error: BaseException | None) -> None:
         ctx.g = own_g
         try:
             if closable or namespaces:
-                _hide(ctx, own_g, closable, namespaces)
+                entries.hide(own_g.__dict__, closable, namespaces)
+                if type(own_g) is not FLASKS_G:
+                    _put_back(ctx, own_g, closable, namespaces)
         except BaseException:
             # An asynchronous exception has struck (H41). A second one is not expected.
-            _hide(ctx, own_g, closable, namespaces)
+            entries.hide(own_g.__dict__, closable, namespaces)
+            _put_back(ctx, own_g, closable, namespaces)
             raise
         finally:
             try:
@@ -188,12 +191,10 @@ def end_again(replaying: Replaying, error: BaseException | None) -> None:
         end(replaying, error)
 
 
-def _hide(ctx: AppContext, own_g: t.Any, closable: entries.Entries, namespaces: entries.Namespaces) -> None:
-    entries.hide(own_g.__dict__, closable, namespaces)
-    if type(own_g) is not FLASKS_G:
-        # The constructor of an app's own class of g may have set an entry that is hidden now. A handler may count on
-        # that default.
-        entries.put_back((*closable, *namespaces), flask_context.defaults_of(ctx), own_g.__dict__)
+def _put_back(ctx: AppContext, own_g: t.Any, closable: entries.Entries, namespaces: entries.Namespaces) -> None:
+    # The constructor of an app's own class of g may have set an entry that is hidden now. A handler may count on that
+    # default.
+    entries.put_back((*closable, *namespaces), flask_context.defaults_of(ctx), own_g.__dict__)
 
 
 def is_inherited() -> bool:

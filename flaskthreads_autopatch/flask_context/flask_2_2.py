@@ -157,21 +157,18 @@ def enter(app: Flask, lent: Lent | None, fn: object) -> Entered:
         state = lent.copy()
         request_ctx = object.__new__(state["_cv_tokens"])
         request_ctx.__dict__ = state
-        tokens: list[t.Any] = [None]
-        state["_cv_tokens"] = tokens
         # map() calls set(), because an asynchronous exception may be raised after a call, and the token be lost (H41).
-        for tokens[0] in map(cv_request.set, (request_ctx,)):
-            pass
+        (token,) = map(cv_request.set, (request_ctx,))
         # The lent request context counts as pushed once already, so that the pop of a nested push does not tear down
         # and close the parent's request (H17).
-        tokens[0] = tokens[0], None
+        state["_cv_tokens"] = [(token, None)]
         return ctx, (app_token, request_ctx)
     except BaseException as exc:
         # A receiver of appcontext_pushed raised, and Flask leaves the context pushed; or an asynchronous exception was
         # raised (H41).
         if (active := cv_request.get(None)) is not request_ctx:
             request_ctx = None
-        elif active is not None and type(active._cv_tokens[0]) is not tuple:
+        elif active is not None and type(active._cv_tokens) is not list:
             request_ctx = cv_request.set(None) and None  # Without memory for a token, set() sets, and raises (H43).
         if ctx._cv_tokens:
             leave(ctx, (ctx._cv_tokens[0], request_ctx), exc, fn)
