@@ -82,6 +82,16 @@ def starting_workers(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -
         del fn, args, kwargs
 
 
+def unsuppressed(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call *fn*, which starts a thread that has the other context variables of its starter, but no suppression."""
+    (token,) = map(suppressed.set, (False,))  # see `starting_workers`
+    try:
+        return fn(*args, **kwargs)
+    finally:
+        suppressed.reset(token)
+        del fn, args, kwargs
+
+
 def lift() -> contextvars.Token[bool | str]:
     """End the suppression for the current context variables, until `restore` is called with the result."""
     return suppressed.set(False)

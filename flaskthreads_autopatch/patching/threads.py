@@ -20,7 +20,7 @@ from ..log import logger
 from ..observation import is_only_observing, observe_capture, observe_nothing
 from ..policy import Policy
 from ..snapshot import Snapshot
-from ..suppression import THREADS_INHERIT_CONTEXT, is_suppressed
+from ..suppression import THREADS_INHERIT_CONTEXT, is_suppressed, unsuppressed
 from ..who_inherits import Caller
 from .bound_run import KEY, BoundRun, bind_run, bound_to, is_started, keep, kept, target_of, unbind_run
 from .layers import PatchPoint
@@ -89,10 +89,13 @@ def start(policy_for: PolicyFor, wrapped: Wrapped, thread: threading.Thread, arg
         return wrapped(*args, **kwargs)  # No app provides for it.
     undo = None if bound is None else bind_run(thread, bound)
     try:
-        if (bound is None or bound.snapshot is None or THREADS_INHERIT_CONTEXT) and not is_only_observing():
+        if bound is None or bound.snapshot is None or THREADS_INHERIT_CONTEXT:
             # Python itself may pass the caller's context variables to the thread (H15). Flask's contexts must not be in
             # them: a worker would keep the parent's, and a thread that inherits has contexts of its own.
-            return clean_context().run(wrapped, *args, **kwargs)
+            if not is_only_observing():
+                return clean_context().run(wrapped, *args, **kwargs)
+            if THREADS_INHERIT_CONTEXT:
+                return unsuppressed(wrapped, *args, **kwargs)
         return wrapped(*args, **kwargs)
     except Exception:
         if undo is not None:

@@ -10,9 +10,11 @@ import threading
 import typing as t
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import FrameType
 
+import flask
 import pytest
 from flask import Flask
 
@@ -172,3 +174,14 @@ def test_a_copy_of_the_context_variables_does_not_keep_a_run_going(app: Flask) -
     assert reasons_of(":nothing") == [BY_A_RUN]
     contextvars.Context().run(copies[0].run, start_one)
     assert reasons_of(":nothing") == [BY_A_RUN, NO_CONTEXT]
+
+
+def test_the_workers_of_a_pool_keep_no_suppression(app: Flask) -> None:
+    """Where threads inherit context variables by themselves, a worker has those of the code that has made its pool."""
+    flaskthreads_autopatch.enable(observe=True)
+    with ThreadPool(1) as pool, app.app_context():
+        pool.apply(start_one)
+        (reason,) = reasons_of(":nothing")
+        assert reason == BY_A_RUN
+        flaskthreads_autopatch.enable()
+        assert pool.apply(in_thread, (flask.has_app_context,))
