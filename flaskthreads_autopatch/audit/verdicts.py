@@ -62,16 +62,19 @@ def judge(record: Record, on: bool) -> Verdict:
     if record.helped:
         return _provides(record)
     if record.failed:
-        verb = "it inherits" if record.starts == 1 else "they inherit"
+        verb, own = (
+            ("it inherits", "It must open its own")
+            if record.starts == 1
+            else ("they inherit", "They must open their own")
+        )
         long = f" {_sentence(_long(record))}: {_opt_out(record)} if it needs no request." if _is_long(record) else ""
-        missing = ""
-        if record.not_inherited:
-            missing = f" It does not get {_names([*record.not_inherited])}: code that opens its own works."
+        missing = f" {own} {_names([*record.not_inherited])}." if record.not_inherited else ""
         proposal = f"{_failures(record)}. With the library, {verb} {_what(record)}.{missing}{long}"
         return Verdict(FIXED, proposal, 4 if long else 3)
     if record.still_running and record.longest <= LONG:
         # It may have been about to end: a server may be ended right after a request.
-        return Verdict(OUTLIVES, f"{_long(record)}. If it runs for as long as the process, {_opt_out(record)}.", 5)
+        proposal = f"{_opt_out(record)}, if it runs for as long as the process. {_sentence(_long(record))}."
+        return Verdict(OUTLIVES, proposal, 5)
     if _is_long(record):
         keeps = f"it inherits {_what(record)}" if on else f"it would inherit {_what(record)}"
         return Verdict(OUTLIVES, f"{_opt_out(record)}. {_sentence(_long(record))}, and {keeps} for all that time.", 5)

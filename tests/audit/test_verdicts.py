@@ -59,7 +59,7 @@ def test_what_fails_for_want_of_a_context_is_fixed(failed: int, of: int, who: st
 
 def test_what_needs_a_value_that_is_not_inherited_is_not_fixed() -> None:
     found = sentence(failed=5, not_inherited={"g.db": "excluded by 'db'", "g.tx": "excluded by 'tx'"})
-    assert found.endswith(f"they inherit {ALL}. It does not get g.db and g.tx: code that opens its own works.")
+    assert found.endswith(f"they inherit {ALL}. They must open their own g.db and g.tx.")
 
 
 def test_what_fails_at_times_and_outlives_its_request_at_others_is_fixed_with_a_warning() -> None:
@@ -189,8 +189,8 @@ def test_what_fails_with_inheritance_on_still_fails(counts: dict[str, object], w
 
 def test_what_still_ran_when_its_process_ended_soon_after_may_have_been_about_to_end() -> None:
     assert sentence(still_running=1, longest=0.2, callable="shop:mail") == (
-        "outlives its request: it still ran at the end, 0.2 s after its request. If it runs for as long as the process,"
-        ' start it in suppress_inheritance() or add ignore=["shop:mail"].'
+        'outlives its request: start it in suppress_inheritance() or add ignore=["shop:mail"], if it runs for as long'
+        " as the process. It still ran at the end, 0.2 s after its request."
     )
 
 
