@@ -146,7 +146,7 @@ def adopt(name: str) -> None:
 def adopted() -> tuple[str, ...]:
     """The top-level packages that count as own code because they were adopted."""
     _adopt_pending()
-    return tuple(sorted(state.adopted))
+    return tuple(sorted(state.adopted.copy()))
 
 
 def forget_adopted() -> None:
@@ -248,7 +248,8 @@ def _standard_library() -> tuple[str, ...]:
 
 def _adopt_pending() -> None:
     # Another thread may be at the same names: both do the work, and only then are they no longer pending.
-    names = tuple(state.pending)
+    # A copy, which is a single operation on free-threaded builds too: tuple() fails where another thread adopts.
+    names = tuple(state.pending.copy())
     found: set[str] = set()
     for name in names:
         if name in _MAIN:

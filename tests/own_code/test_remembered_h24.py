@@ -188,3 +188,25 @@ print(flaskthreads_autopatch.place.Place(os.__file__, 1, "f"))
     assert "Traceback" not in ran.stderr
     assert "<string>:2 in start" in ran.stderr
     assert ran.stdout.splitlines() == ["alice <string>:2 in start", "os.py:1 in f"]
+
+
+def test_a_thread_is_started_while_another_one_installs_apps() -> None:
+    """On a free-threaded build both work on the set of names at the same time. On others nothing of that overlaps."""
+    names = [f"shop{number}" for number in range(64)]
+
+    def install_many() -> None:
+        for _ in range(20_000):
+            for name in names:
+                own_code.adopt(name)
+
+    thread = threading.Thread(target=install_many)
+    thread.start()
+    try:
+        while thread.is_alive():
+            own_code.adopted()
+            own_code.forget_adopted()  # The set is filled again, and so grows.
+    finally:
+        thread.join(LIMIT)
+    install_many()
+    assert {*names} <= {*own_code.adopted()}
+    own_code.forget_adopted()
