@@ -50,7 +50,7 @@ Refuse = Callable[[], AbstractContextManager[None]]
 @pytest.fixture
 def no_more_threads() -> Iterator[Refuse]:
     """Inside, the operating system refuses every new thread: none has room for a stack of this size."""
-    if (watcher := overdue._state.watcher) is not None:
+    if (watcher := overdue._state.watcher) is not None and watcher.is_alive():
         join(watcher)  # Of an earlier test. As long as it lives, none is started.
 
     @contextmanager
