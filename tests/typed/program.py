@@ -39,6 +39,7 @@ from flaskthreads_autopatch import (
     install,
     is_enabled,
     is_inherited,
+    observed,
     running,
     status,
     suppress_inheritance,
@@ -116,6 +117,8 @@ def switch_on_and_off(app: Flask) -> None:
         assert_type(name, str)
         assert_type(policy.source("share"), str | None)
     uninstall(app)
+    with enable(observe=True):
+        assert_type([record.starts for record in observed()], list[int])
     with enable(preload=True, ignore=["shop.monitor"]):
         pass
     disable()
@@ -229,6 +232,8 @@ def wrong(app: Flask) -> None:
     init_app(app, share="perhaps")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     enable(app=app)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     enable(provide=["shop.jobs"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    enable(observe="yes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    observed(app)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     enable(exlude=["x"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     enable(share="perhaps")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     uninstall()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
