@@ -56,6 +56,7 @@ class _Audit(click.Path):
 
     name = "file"
 
+    # A `click.Path` returns the name; this one returns what the file holds.
     def convert(self, value: t.Any, param: click.Parameter | None, ctx: click.Context | None) -> Audit:  # type: ignore[override]
         import json
 

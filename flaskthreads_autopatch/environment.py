@@ -71,7 +71,10 @@ def is_observing_by_environment() -> bool:
 
 
 def audit_folder() -> str:
-    """Return the folder for what is recorded; empty if there is none. With ``python -E`` or ``-I`` it is ignored."""
+    """Return the folder for what is recorded, or an empty text if none is set.
+
+    With ``python -E`` or ``-I`` the variable is ignored.
+    """
     return "" if sys.flags.ignore_environment else os.environ.get(AUDIT_FOLDER_VARIABLE, "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import typing as t
 from collections.abc import Iterator
 
@@ -37,6 +38,21 @@ def installed(app: Flask) -> Flask:
     """The same app, installed."""
     flaskthreads_autopatch.install(app)
     return app
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[t.Any]:
+    """Debian's Chromium, for the tests that are marked ``chromium``."""
+    from playwright.sync_api import sync_playwright
+
+    from .panel.test_panel import FLAGS
+
+    chromium = shutil.which("chromium")
+    assert chromium, "the Debian package chromium is not installed"
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield launched
+        launched.close()
 
 
 # The tests are run by several processes, and pytest-xdist does not add up how many tests each of them leaves out.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import http.server
-import shutil
 import subprocess
 import sys
 import threading
@@ -69,20 +68,6 @@ def address(html: Path) -> Iterator[str]:
     server.shutdown()
     serving.join(60)
     server.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[t.Any]:
-    from playwright.sync_api import sync_playwright
-
-    from .panel.test_panel import FLAGS
-
-    chromium = shutil.which("chromium")
-    assert chromium, "the Debian package chromium is not installed"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("width", [1280, 400])

@@ -19,7 +19,7 @@ class Key(t.NamedTuple):
 
     place: str
     """The place of origin, as ``shop/views.py:12 in checkout``: the first frame of own code that called ``start()``,
-    ``submit()``, ``map()`` or the like. Empty if there is none."""
+    ``submit()``, ``map()`` or a similar method. Empty if no such frame was found."""
     callable: str
     """What runs there, as ``module:qualname``: a target, a timer's function, a task, or a class of threads."""
     kind: str

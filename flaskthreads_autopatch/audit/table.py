@@ -53,7 +53,7 @@ def table(audit: Audit, earlier: Audit | None, width: int = DEFAULT_WIDTH) -> st
 
 
 def place_of(record: Record) -> str:
-    """Return the place of origin, or what to show where there is none."""
+    """Return the place of origin, or a text that says that it is not known."""
     return record.key.place or "(not started by code of the application)"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import typing as t
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 from flaskthreads_autopatch.audit.page import page as page_of
 from flaskthreads_autopatch.audit.verdicts import worst_first
 
-from ..panel.test_panel import FLAGS
 from ..test_narrow_pages import BROKEN, OVERFLOWING
 from .records import NO_CONTEXT, NO_HAND, audit, record
 
@@ -50,27 +48,15 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[t.Any]:
-    from playwright.sync_api import sync_playwright
-
-    executable = shutil.which("chromium")
-    assert executable, "the Debian package chromium is not installed"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def opened(chromium: t.Any, file: Path) -> Iterator[t.Callable[..., t.Any]]:
+def opened(browser: t.Any, file: Path) -> Iterator[t.Callable[..., t.Any]]:
     """Opens the page; no script may fail in it, and it may ask for nothing but itself."""
     complaints: list[str] = []
     requested: list[str] = []
     pages: list[t.Any] = []
 
     def open_page(scheme: str = "light", width: int = 1280) -> t.Any:
-        page = chromium.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
+        page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
         pages.append(page)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -161,8 +147,8 @@ def test_the_verdicts_can_be_unchecked(opened: t.Callable[..., t.Any]) -> None:
     assert shown(page) == ["shop:b"]
 
 
-def test_without_scripts_it_is_a_plain_table(chromium: t.Any, file: Path) -> None:
-    context = chromium.new_context(java_script_enabled=False)
+def test_without_scripts_it_is_a_plain_table(browser: t.Any, file: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(file.as_uri())
     assert page.locator("tbody tr").count() == len(RECORDS)

@@ -16,8 +16,7 @@ def closing(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iter
     """Close the response, which asgiref's bridge does not do (django/asgiref#587)."""
     response = wrapped(environ, start_response)
     try:
-        # `yield from` would close the response a second time.
-        for part in response:  # noqa: UP028
+        for part in response:  # noqa: UP028 - `yield from` would close the response a second time
             yield part
     finally:
         getattr(response, "close", int)()

@@ -47,7 +47,7 @@ class Counts:
         return self.values | {
             # This request's own context is pushed and not popped.
             "leaked_contexts": max(len(self._contexts), self.values["pushed"] - self.values["popped"]) - 1,
-            "leaked_connections": db.engine.pool.checkedout(),  # type: ignore[attr-defined]
+            "leaked_connections": db.engine.pool.checkedout(),  # type: ignore[attr-defined]  # a QueuePool
             "blocks": sys.getallocatedblocks(),
             "kilobytes": process.memory_info().rss // 1024,
             "system_threads": process.num_threads(),
